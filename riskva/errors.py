@@ -1,0 +1,85 @@
+"""Every error that RisKVA raises on purpose, and the exit status that each one ends the command with.
+
+    RiskvaError                     (Exception)          1
+    ├── RecipeError                 (ValueError)         2   the recipe or the call is wrong; nothing was started
+    ├── OutputFolderError           (FileExistsError)    2   the output folder holds something else
+    ├── DataError                   (ValueError)         1   a table, a data set or a row is wrong
+    │   ├── MissingDataError        (FileNotFoundError)  1   a file or folder that the recipe names is not there
+    │   ├── ImageError              (ValueError)         1   a photo cannot be read or used
+    │   └── TooManyBadRowsError     (ValueError)         1   more rows are bad than the recipe allows
+    ├── ReportError                 (ValueError)         1   a report does not fit its format
+    │   └── UnknownLevelError       (ValueError)         1   a risk level is none of the three
+    ├── ModelError                  (OSError)            1   a model is missing, unreadable or of another kind
+    │   └── ExportCheckError        (OSError)            1   the exported model does not answer as base + adapter does
+    ├── SomeRowsFailed              (RuntimeError)       3   finished, but some rows failed; a file lists them
+    └── StoppedBySignal             (InterruptedError)  75   stopped after saving; the same command resumes
+
+Each is also an error of the standard library, so that a caller who knows nothing of RisKVA can still catch it.
+A message says what is wrong, where (file, row, key) and what to do about it.
+"""
+
+
+class RiskvaError(Exception):
+    """The root of the tree; `exit_code` is the status that `riskva-run` ends with."""
+
+    exit_code = 1
+
+
+class RecipeError(RiskvaError, ValueError):
+    """The recipe or the command line is wrong; the message lists every fault with its line."""
+
+    exit_code = 2
+
+
+class OutputFolderError(RiskvaError, FileExistsError):
+    """The output folder holds something that this run would overwrite or mix with."""
+
+    exit_code = 2
+
+
+class DataError(RiskvaError, ValueError):
+    """A table, a data set or one of its rows is wrong."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """A file or folder that the recipe names is not there."""
+
+
+class ImageError(DataError):
+    """A photo cannot be read or used; `reason` is the short code that summaries count by."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TooManyBadRowsError(DataError):
+    """More rows are bad than `max_bad_share` allows."""
+
+
+class ReportError(RiskvaError, ValueError):
+    """A report does not fit its format."""
+
+
+class UnknownLevelError(ReportError):
+    """A risk level is none of 轻微, 中等, 严重."""
+
+
+class ModelError(RiskvaError, OSError):
+    """A model or an adapter is missing, unreadable or of a kind that RisKVA does not train."""
+
+
+class ExportCheckError(ModelError):
+    """The exported model does not answer as base + adapter does."""
+
+
+class SomeRowsFailed(RiskvaError, RuntimeError):
+    """The job finished, and some rows failed; the message names the file that lists them."""
+
+    exit_code = 3
+
+
+class StoppedBySignal(RiskvaError, InterruptedError):
+    """Stopped on SIGTERM after saving; the same command resumes."""
+
+    exit_code = 75

@@ -1,0 +1,188 @@
+"""What a recipe can say, stage by stage: frozen, typed values; nothing below the jobs ever sees a dict.
+
+Names are LLaMA-Factory's wherever it has one. Every field of transformers' TrainingArguments is a key of `SftRecipe`
+too; those live in `SftRecipe.training` and are checked against `training_arguments.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from riskva.report import ReportFormat
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Names = tuple[str, ...]
+
+
+class Frozen(BaseModel):
+    """The base of all recipe values: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AnswerField(Frozen):
+    """One line of the answer, as a recipe words it; see `riskva.report.ReportField`."""
+
+    label: str
+    column: str
+    default: str | None = None
+    is_level: bool = False
+
+
+class ReportKeys(Frozen):
+    """The form of the report."""
+
+    answer_fields: tuple[AnswerField, ...] | None = Field(
+        None, description="The answer's lines in their order: label, table column, optional default, is_level."
+    )
+    system_prompt: str | None = Field(None, description="The system message; a sensible default is built in.")
+    question: str | None = Field(None, description="What a photo is asked; by default it spells out the answer's form.")
+
+
+class PrepareRecipe(ReportKeys):
+    """`stage: prepare`: a table of photos becomes data sets."""
+
+    stage: Literal["prepare"]
+    csv_path: Path | None = Field(None, description="The table: CSV with a header row.")
+    image_base_path: Path | None = Field(None, description="The folder that image paths are relative to.")
+    output_dir: Path | None = Field(None, description="Where the data sets go.")
+    output_format: Literal["parquet", "jsonl"] = "parquet"
+    dataset_name: str = Field("building_defect", description="The splits become {dataset_name}_train and so on.")
+    split: Mapping[str, Share] = Field(
+        {"train": 0.8, "val": 0.1, "test": 0.1}, description="Share of the rows of each split; the shares add up to 1."
+    )
+    group_by: str | None = Field(None, description="A column whose equal values stay in one split (a house, a site).")
+    seed: int = 42
+    id_column: str = "image_id"
+    image_column: str = "image_path"
+    image_quality: Annotated[int, Field(ge=1, le=100)] = Field(85, description="JPEG quality of re-encoded photos.")
+    max_image_size: tuple[Positive, Positive] = Field((1024, 1024), description="Largest [width, height] in pixels.")
+    image_encoding: Literal["bytes", "base64"] = "bytes"
+    parquet_compression: Literal["snappy", "zstd"] = "snappy"
+    image_storage: Literal["copy", "link"] = Field("copy", description="JSONL only: copy unchanged photos or link them.")
+    max_bad_share: Share = Field(0.05, description="The job fails when more than this share of the rows is bad.")
+    preprocessing_num_workers: Positive | None = Field(None, description="Processes; by default one a core.")
+    overwrite_output_dir: bool = False
+    preview: Path | None = Field(None, description="Print the first rows of this prepared file and do nothing else.")
+    preview_rows: Positive = 3
+
+
+class ModelKeys(Frozen):
+    """Which model, and how it sees photos."""
+
+    model_name_or_path: str = Field(description="A folder with a Qwen2.5-VL, or its name on the hub.")
+    adapter_name_or_path: str | None = Field(None, description="A LoRA adapter on top of the model.")
+    template: Literal["qwen2_vl", "qwen2_5_vl"] = "qwen2_vl"
+    image_max_pixels: Positive | None = Field(
+        None, description="Photos above this are shrunk. Default: as the adapter was trained, or 1024 x 1024."
+    )
+    image_min_pixels: Positive | None = Field(None, description="Photos below this are enlarged. Default: 56 x 56.")
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+
+
+class DataKeys(Frozen):
+    """Which rows."""
+
+    dataset_dir: Path = Field(Path("data"), description="The folder that holds dataset_info.json.")
+    media_dir: Path | None = Field(None, description="What image paths are relative to; default: dataset_dir.")
+    max_samples: Positive | None = Field(None, description="Use at most this many rows of each data set.")
+    cutoff_len: Positive = Field(4096, description="Longest row in tokens, image tokens included; none is ever cut.")
+    drop_overlong: bool = Field(False, description="Leave over-long rows out and list them, instead of refusing.")
+    preprocessing_num_workers: Positive | None = Field(None, description="Processes; by default one a core.")
+
+
+class GenerationKeys(Frozen):
+    """How answers are written."""
+
+    max_new_tokens: Positive = 512
+    do_sample: bool = Field(False, description="False is greedy: the same answer every time.")
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    per_device_eval_batch_size: Positive = 4
+    bf16: bool = Field(False, description="Compute in bfloat16; default: the precision the model was saved in.")
+    seed: int = 42
+
+
+class SftRecipe(ModelKeys, DataKeys):
+    """`stage: sft`: supervised fine-tuning."""
+
+    stage: Literal["sft"]
+    output_dir: Path
+    overwrite_output_dir: bool = False
+    dataset: Names = Field(description="Names in dataset_info.json; several are mixed.")
+    eval_dataset: Names = ()
+    val_size: Annotated[float, Field(ge=0)] = Field(0.0, description="Share (or number) of train rows to evaluate on.")
+    finetuning_type: Literal["lora", "full", "freeze"] = "lora"
+    lora_rank: Positive = 64
+    lora_alpha: Positive | None = Field(None, description="Default: twice lora_rank.")
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lora_target: Names = ("all",)
+    freeze_vision_tower: bool = True
+    freeze_multi_modal_projector: bool = True
+    freeze_language_model: bool = False
+    freeze_trainable_layers: int = Field(2, description="finetuning_type: freeze. The last n layers (first if < 0).")
+    plot_loss: bool = True
+    nproc_per_node: Positive | None = Field(None, description="Processes on this machine; default: one a GPU.")
+    training: Mapping[str, Any] = Field({}, description="Fields of transformers' TrainingArguments, checked.")
+
+    @model_validator(mode="after")
+    def _check_freezing(self) -> SftRecipe:
+        if self.freeze_language_model and self.freeze_vision_tower and self.freeze_multi_modal_projector:
+            raise ValueError("everything is frozen: nothing would train; set one of the freeze_* keys to false")
+        if self.eval_dataset and self.val_size:
+            raise ValueError("eval_dataset and val_size contradict each other: keep one")
+        return self
+
+
+class PredictKeys(ModelKeys, DataKeys, GenerationKeys):
+    """What predict and eval share."""
+
+    output_dir: Path
+    overwrite_output_dir: bool = False
+
+
+class PredictRecipe(PredictKeys):
+    """`stage: predict`: answers for every row of a data set."""
+
+    stage: Literal["predict"]
+    eval_dataset: Names = Field(description="Names in dataset_info.json.")
+
+
+class EvalRecipe(PredictKeys):
+    """`stage: eval`: predict, then score; with `predictions:` only score, and no model is loaded."""
+
+    stage: Literal["eval"]
+    model_name_or_path: str = ""
+    eval_dataset: Names = ()
+    predictions: Path | None = Field(None, description="Score this generated_predictions.jsonl.")
+    answer_fields: tuple[AnswerField, ...] | None = ReportKeys.model_fields["answer_fields"]
+
+    @model_validator(mode="after")
+    def _check_source(self) -> EvalRecipe:
+        if self.predictions is None and not (self.model_name_or_path and self.eval_dataset):
+            raise ValueError("give model_name_or_path and eval_dataset, or predictions: a file to score")
+        return self
+
+
+class ExportRecipe(Frozen):
+    """`stage: export`: the adapter is merged into its base and saved as a model of its own."""
+
+    stage: Literal["export"]
+    model_name_or_path: str
+    adapter_name_or_path: str
+    export_dir: Path
+    export_size: Positive = Field(5, description="Largest weight file in GB.")
+    export_device: Literal["cpu", "auto"] = "cpu"
+    template: Literal["qwen2_vl", "qwen2_5_vl"] = "qwen2_vl"
+    overwrite_output_dir: bool = False
+
+
+Recipe = PrepareRecipe | SftRecipe | PredictRecipe | EvalRecipe | ExportRecipe
+
+__all__ = ["AnswerField", "EvalRecipe", "ExportRecipe", "PredictRecipe", "PrepareRecipe", "Recipe", "ReportFormat", "SftRecipe"]
