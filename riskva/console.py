@@ -24,7 +24,13 @@ def is_main_process() -> bool:
 
 def note(text: str) -> None:
     """One line of information."""
-    if is_main_process():
+    if not is_main_process():
+        return
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)  # goes above a progress bar instead of through it
+    else:
         print(text, file=sys.stderr, flush=True)
 
 

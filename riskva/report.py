@@ -78,7 +78,8 @@ class Unparsed:
 class ReportFormat:
     """The fields of a report, in the order in which they are written.
 
-    Raises `ReportError` unless labels are distinct, free of `*`, colons and line breaks, and one field is the level.
+    Raises `ReportError` unless labels are distinct, free of `*`, colons, line breaks and blanks around them, and one
+    field is the level.
     """
 
     fields: tuple[ReportField, ...]
@@ -88,8 +89,10 @@ class ReportFormat:
         if len(set(labels)) != len(labels):
             raise ReportError(f"answer_fields: a label stands twice in {labels}")
         for label in labels:
-            if not label.strip() or re.search(r"[*:：\n\r]", label):
-                raise ReportError(f"answer_fields: label {label!r} is empty or holds '*', a colon or a line break")
+            if not label or label != label.strip() or re.search(r"[*:：\n\r]", label):
+                raise ReportError(
+                    f"answer_fields: label {label!r} is empty, padded with blanks or holds '*', a colon or a line break"
+                )
         num_levels = sum(one.is_level for one in self.fields)
         if num_levels != 1:
             raise ReportError(f"answer_fields: exactly one field must have is_level: true, found {num_levels}")
@@ -110,7 +113,8 @@ class ReportFormat:
     def render(self, report: RiskReport) -> str:
         """`report` as the text that a model is trained to write: one `**label**: value` line a field.
 
-        Raises `ReportError` when a text is missing, is empty, or would be read back as another field.
+        Raises `ReportError` when a text is missing or empty. A text is written on one line, so that a label inside it
+        cannot begin a line and be read back as a field.
         """
         return "\n".join(f"**{one.label}**: {self._value(one, report)}" for one in self.fields)
 
@@ -138,7 +142,7 @@ class ReportFormat:
         if text[: matches[0].start()].strip():
             return Unparsed(text, "text before the first field")
         try:
-            level = RiskLevel.from_label(values[self.level_label])
+            level = RiskLevel.from_label(normalise_text(values[self.level_label]))
         except UnknownLevelError as error:
             return Unparsed(text, str(error))
         return RiskReport(level, {label: normalise_text(values[label]) for label in self.text_labels})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from riskva.errors import DataError
 
@@ -88,3 +88,11 @@ class Conversation:
         if self.answer is None:
             return self
         return Conversation(self.id, self.messages[:-1], self.photos, self.source, self.extra)
+
+
+class Conversations(Protocol):
+    """Conversations by number, in memory or read from disk when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Conversation: ...

@@ -1,0 +1,1 @@
+"""Prompt -> text: the model ready to answer, batches of answers, and a data set's predictions."""

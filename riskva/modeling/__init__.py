@@ -1,0 +1,1 @@
+"""Models: loading them whole, choosing what trains, and what travels with them."""

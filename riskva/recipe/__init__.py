@@ -1,0 +1,26 @@
+"""Recipes: YAML and `key=value` overrides become one frozen, typed value. Imports neither torch nor transformers."""
+
+from riskva.recipe.loader import LoadedRecipe, load_recipe
+from riskva.recipe.stages import (
+    AnswerField,
+    EvalRecipe,
+    ExportRecipe,
+    PredictRecipe,
+    PrepareRecipe,
+    Recipe,
+    SftRecipe,
+)
+from riskva.recipe.written import recipe_to_yaml
+
+__all__ = [
+    "AnswerField",
+    "EvalRecipe",
+    "ExportRecipe",
+    "LoadedRecipe",
+    "PredictRecipe",
+    "PrepareRecipe",
+    "Recipe",
+    "SftRecipe",
+    "load_recipe",
+    "recipe_to_yaml",
+]

@@ -2,27 +2,63 @@
 
 Names are LLaMA-Factory's wherever it has one. Every field of transformers' TrainingArguments is a key of `SftRecipe`
 too; those live in `SftRecipe.training` and are checked against `training_arguments.json`.
+
+These classes check what is built by hand as well; for recipe files `riskva.recipe.loader` finds the same faults all at
+once and with their lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from riskva.recipe.clashes import (
+    Clash,
+    answer_clashes,
+    build_format,
+    eval_clashes,
+    image_clashes,
+    prepare_clashes,
+    sft_clashes,
+)
+from riskva.recipe.training_fields import training_schemas
 from riskva.report import ReportFormat
+
+
+def split_names(value: Any) -> Any:
+    """`a, b` as `("a", "b")`, as LLaMA-Factory writes lists; null as no name; anything else unchanged."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = tuple[str, ...]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_input_type=str | tuple[str, ...] | None)]
 
 
 class Frozen(BaseModel):
     """The base of all recipe values: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        """What does not fit together among plain, flat `values`; see `riskva.recipe.clashes`."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        values = self.model_dump(mode="json")
+        for clash in self.clashes(values | values.get("training", {})):
+            raise ValueError(f"{clash.keys[0]}: {clash.text}")
+        return self
 
 
 class AnswerField(Frozen):
@@ -34,12 +70,21 @@ class AnswerField(Frozen):
     is_level: bool = False
 
 
-class ReportKeys(Frozen):
+class AnswerKeys(Frozen):
     """The form of the report."""
 
     answer_fields: tuple[AnswerField, ...] | None = Field(
         None, description="The answer's lines in their order: label, table column, optional default, is_level."
     )
+
+    def report_format(self) -> ReportFormat | None:
+        """The format that `answer_fields` describe, or None when the recipe leaves it to the data or the model."""
+        return build_format(self.model_dump(include={"answer_fields"})["answer_fields"])
+
+
+class ReportKeys(AnswerKeys):
+    """The form of the report, and what a photo is asked."""
+
     system_prompt: str | None = Field(None, description="The system message; a sensible default is built in.")
     question: str | None = Field(None, description="What a photo is asked; by default it spells out the answer's form.")
 
@@ -64,12 +109,18 @@ class PrepareRecipe(ReportKeys):
     max_image_size: tuple[Positive, Positive] = Field((1024, 1024), description="Largest [width, height] in pixels.")
     image_encoding: Literal["bytes", "base64"] = "bytes"
     parquet_compression: Literal["snappy", "zstd"] = "snappy"
-    image_storage: Literal["copy", "link"] = Field("copy", description="JSONL only: copy unchanged photos or link them.")
+    image_storage: Literal["copy", "link"] = Field(
+        "copy", description="JSONL only: copy unchanged photos or link them."
+    )
     max_bad_share: Share = Field(0.05, description="The job fails when more than this share of the rows is bad.")
     preprocessing_num_workers: Positive | None = Field(None, description="Processes; by default one a core.")
     overwrite_output_dir: bool = False
     preview: Path | None = Field(None, description="Print the first rows of this prepared file and do nothing else.")
     preview_rows: Positive = 3
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return chain(prepare_clashes(values), answer_clashes(values))
 
 
 class ModelKeys(Frozen):
@@ -109,7 +160,7 @@ class GenerationKeys(Frozen):
     seed: int = 42
 
 
-class SftRecipe(ModelKeys, DataKeys):
+class SftRecipe(DataKeys, ModelKeys):
     """`stage: sft`: supervised fine-tuning."""
 
     stage: Literal["sft"]
@@ -129,22 +180,29 @@ class SftRecipe(ModelKeys, DataKeys):
     freeze_trainable_layers: int = Field(2, description="finetuning_type: freeze. The last n layers (first if < 0).")
     plot_loss: bool = True
     nproc_per_node: Positive | None = Field(None, description="Processes on this machine; default: one a GPU.")
+    logging_dir: Path | None = Field(None, description="TensorBoard's folder; default: runs/ in output_dir.")
     training: Mapping[str, Any] = Field({}, description="Fields of transformers' TrainingArguments, checked.")
 
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return chain(sft_clashes(values), image_clashes(values))
+
     @model_validator(mode="after")
-    def _check_freezing(self) -> SftRecipe:
-        if self.freeze_language_model and self.freeze_vision_tower and self.freeze_multi_modal_projector:
-            raise ValueError("everything is frozen: nothing would train; set one of the freeze_* keys to false")
-        if self.eval_dataset and self.val_size:
-            raise ValueError("eval_dataset and val_size contradict each other: keep one")
+    def _knows_training_fields(self) -> Self:
+        if unknown := sorted(set(self.training) - set(training_schemas())):
+            raise ValueError(f"training: no fields of TrainingArguments that a recipe sets: {', '.join(unknown)}")
         return self
 
 
-class PredictKeys(ModelKeys, DataKeys, GenerationKeys):
+class PredictKeys(GenerationKeys, DataKeys, ModelKeys):
     """What predict and eval share."""
 
     output_dir: Path
     overwrite_output_dir: bool = False
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return image_clashes(values)
 
 
 class PredictRecipe(PredictKeys):
@@ -154,20 +212,17 @@ class PredictRecipe(PredictKeys):
     eval_dataset: Names = Field(description="Names in dataset_info.json.")
 
 
-class EvalRecipe(PredictKeys):
+class EvalRecipe(AnswerKeys, PredictKeys):
     """`stage: eval`: predict, then score; with `predictions:` only score, and no model is loaded."""
 
     stage: Literal["eval"]
     model_name_or_path: str = ""
     eval_dataset: Names = ()
     predictions: Path | None = Field(None, description="Score this generated_predictions.jsonl.")
-    answer_fields: tuple[AnswerField, ...] | None = ReportKeys.model_fields["answer_fields"]
 
-    @model_validator(mode="after")
-    def _check_source(self) -> EvalRecipe:
-        if self.predictions is None and not (self.model_name_or_path and self.eval_dataset):
-            raise ValueError("give model_name_or_path and eval_dataset, or predictions: a file to score")
-        return self
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return chain(eval_clashes(values), image_clashes(values), answer_clashes(values))
 
 
 class ExportRecipe(Frozen):
@@ -184,5 +239,3 @@ class ExportRecipe(Frozen):
 
 
 Recipe = PrepareRecipe | SftRecipe | PredictRecipe | EvalRecipe | ExportRecipe
-
-__all__ = ["AnswerField", "EvalRecipe", "ExportRecipe", "PredictRecipe", "PrepareRecipe", "Recipe", "ReportFormat", "SftRecipe"]

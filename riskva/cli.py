@@ -1,0 +1,132 @@
+"""`riskva-run`: load the recipe, run its job, turn errors into a message and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from riskva import __version__, launch
+from riskva.console import note, warn
+from riskva.errors import RiskvaError
+from riskva.recipe import LoadedRecipe, Recipe, SftRecipe, load_recipe, recipe_to_yaml
+
+EPILOG = """\
+examples:
+  riskva-run recipes/prepare_parquet.yaml csv_path=photos/metadata.csv image_base_path=photos
+  riskva-run recipes/sft_lora.yaml learning_rate=1e-5 --dry-run
+  riskva-run recipes/sft_lora.yaml deepspeed=recipes/deepspeed/zero3.json
+  riskva-run recipes/eval.yaml predictions=outputs/predict/generated_predictions.jsonl
+
+exit status: 0 done, 1 the job failed, 2 the recipe or the call is wrong, 3 done but some rows failed,
+75 stopped by SIGTERM after saving (the same command goes on).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_intermixed_args(arguments)
+    if options.json_schema:
+        from riskva.recipe.schema import json_schema
+
+        print(json.dumps(json_schema(), ensure_ascii=False, indent=2))
+        return 0
+    if options.recipe is None:
+        _parser().print_usage(sys.stderr)
+        note("riskva-run: name a recipe, for example recipes/sft_lora.yaml")
+        return 2
+    return _guarded(lambda: _run(options, arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="riskva-run",
+        description="Fine-tune Qwen2.5-VL on photos of building defects, by recipe.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE.yaml", help="the job, as a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that win over the recipe's")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan; start nothing")
+    parser.add_argument("--json-schema", action="store_true", help="print the recipes' JSON schema, for editors")
+    parser.add_argument("--version", action="version", version=f"riskva {__version__}")
+    return parser
+
+
+def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    loaded = load_recipe(options.recipe, options.overrides)
+    for warning in loaded.warnings:
+        warn(warning)
+    if options.dry_run:
+        _print_plan(loaded)
+        return 0
+    recipe = loaded.recipe
+    if isinstance(recipe, SftRecipe) and not launch.is_launched():
+        count = launch.num_processes(recipe.nproc_per_node)
+        if count > 1:
+            return launch.launch(arguments, count)
+    _quiet_libraries()
+    _job(recipe).run(recipe)
+    return 0
+
+
+def _print_plan(loaded: LoadedRecipe) -> None:
+    print(recipe_to_yaml(loaded.recipe, loaded.origins))
+    sys.stdout.flush()
+    _quiet_libraries()
+    for line in _job(loaded.recipe).plan(loaded.recipe):
+        print(line)
+
+
+def _job(recipe: Recipe) -> ModuleType:
+    """The module of the recipe's stage; imported only now, because it brings the heavy libraries."""
+    return import_module(f"riskva.jobs.{recipe.stage}")
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' hints from RisKVA's users, and their progress bars out of log files."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except RiskvaError as error:
+        note(f"riskva-run: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        note("riskva-run: interrupted")
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the trace in a file
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Say what happened in one line; keep the trace for whoever mends it."""
+    if type(error).__name__ == "OutOfMemoryError":
+        note(
+            "riskva-run: the accelerator is out of memory. Lower per_device_train_batch_size (and raise "
+            "gradient_accumulation_steps), lower image_max_pixels, set gradient_checkpointing: true, or use "
+            "deepspeed=recipes/deepspeed/zero3.json"
+        )
+        return 1
+    with tempfile.NamedTemporaryFile("w", prefix="riskva-error-", suffix=".log", delete=False, encoding="utf-8") as trace:
+        trace.write(traceback.format_exc())
+    message = str(error).strip().splitlines() or ["no message"]
+    print(f"riskva-run: {type(error).__name__}: {message[0]} (unexpected; details in {trace.name})", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""A data set's rows become `generated_predictions.jsonl`, one line a row, resumable and in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from riskva.console import note, progress
+from riskva.data.conversation import Conversation
+from riskva.data.datasets import ConversationDataset
+from riskva.encoding import Encoded, Processor, encode
+from riskva.errors import DataError
+from riskva.generation.answer import Answer
+from riskva.report import ReportFormat, RiskReport
+
+FILE_NAME = "generated_predictions.jsonl"
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A row to answer: what its output line says anyway, and its encoding, or why it has none."""
+
+    line: Line
+    encoded: Encoded | None
+
+
+@dataclass(frozen=True)
+class PromptDataset(Dataset[Prompt]):
+    """Each row's prompt; a row that cannot be read or encoded becomes a line with `error`, never an exception."""
+
+    conversations: ConversationDataset
+    processor: Processor
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, index: int) -> Prompt:
+        line: Line = {"id": self.conversations.ids[index], "prompt": "", "label": ""}
+        try:
+            conversation = self.conversations[index]
+            line = _known(conversation)
+            return Prompt(line, encode(conversation.prompt, self.processor))
+        except DataError as error:
+            return Prompt(line | {"predict": "", "level": None, "finish_reason": "error", "error": str(error)}, None)
+
+
+def _known(conversation: Conversation) -> Line:
+    names = [photo.name for photo in conversation.photos]
+    return {
+        "id": conversation.id,
+        "image": names[0] if len(names) == 1 else names,
+        "prompt": conversation.prompt.messages[-1].content,
+        "label": conversation.answer or "",
+    }
+
+
+def predict(
+    dataset: PromptDataset,
+    answer: Callable[[Sequence[Encoded]], list[Answer]],
+    report_format: ReportFormat,
+    folder: Path,
+    batch_size: int,
+    num_workers: int,
+) -> Path:
+    """Write every row's line into `folder`, going on where an interrupted run of the same recipe stopped.
+
+    Returns the path of `generated_predictions.jsonl`, which takes that name only when it is complete.
+    """
+    partial, final = folder / (FILE_NAME + ".partial"), folder / FILE_NAME
+    done = _whole_lines(partial)
+    if done:
+        note(f"going on after {done} rows that an earlier run finished")
+    rest = range(done, len(dataset))
+    with partial.open("a", encoding="utf-8") as stream:
+        for line in progress(_lines(dataset, rest, answer, report_format, batch_size, num_workers), len(rest), "answers"):
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.flush()
+    partial.replace(final)
+    return final
+
+
+def _whole_lines(partial: Path) -> int:
+    """Lines that an earlier run wrote to their end; a torn last line is cut off."""
+    if not partial.is_file():
+        return 0
+    written = partial.read_bytes()
+    whole = written[: written.rfind(b"\n") + 1]
+    if len(whole) < len(written):
+        partial.write_bytes(whole)
+    return whole.count(b"\n")
+
+
+def _lines(
+    dataset: PromptDataset,
+    rows: Iterable[int],
+    answer: Callable[[Sequence[Encoded]], list[Answer]],
+    report_format: ReportFormat,
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[Line]:
+    loader = DataLoader(
+        dataset, sampler=list(rows), batch_size=batch_size, num_workers=num_workers, collate_fn=list[Prompt]
+    )
+    for prompts in loader:
+        encoded = [prompt.encoded for prompt in prompts if prompt.encoded is not None]
+        answers = iter(answer(encoded) if encoded else [])
+        for prompt in prompts:
+            yield prompt.line if prompt.encoded is None else prompt.line | _result(next(answers), report_format)
+
+
+def _result(answer: Answer, report_format: ReportFormat) -> Line:
+    parsed = report_format.parse(answer.text)
+    return {
+        "predict": answer.text,
+        "level": parsed.level.label if isinstance(parsed, RiskReport) else None,
+        "level_probability": None,
+        "finish_reason": answer.finish_reason,
+    }

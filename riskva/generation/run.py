@@ -1,0 +1,78 @@
+"""A predict or eval recipe's predictions, from its model and data sets to the finished file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from riskva import output_folder
+from riskva.console import note
+from riskva.data.datasets import open_datasets
+from riskva.errors import SomeRowsFailed
+from riskva.files import write_whole
+from riskva.generation.predict import FILE_NAME, PromptDataset, predict
+from riskva.generation.setup import build_answerer, context_of, processor_of
+from riskva.modeling.context import ModelContext
+from riskva.recipe import recipe_to_yaml
+from riskva.recipe.stages import EvalRecipe, PredictRecipe
+
+FAILED_FILE = "failed_rows.jsonl"
+OWNED_FILES = (FILE_NAME, FILE_NAME + ".partial", FAILED_FILE, "metrics.json", "riskva.json")
+MOST_WORKERS = 4
+
+
+def claim_output(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> None:
+    """Take the recipe's output folder for this run, or for the interrupted one that it goes on with."""
+    comparable = recipe.model_copy(update={"overwrite_output_dir": False})
+    output_folder.claim(
+        recipe.output_dir, recipe_to_yaml(comparable), finished_file, OWNED_FILES, recipe.overwrite_output_dir
+    )
+
+
+def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelContext]:
+    """Answer every row of the recipe's data sets; the finished predictions file, and the rules of the model."""
+    context = context_of(recipe)
+    path = recipe.output_dir / FILE_NAME
+    if path.is_file():
+        note(f"{path} is complete already")
+        return path, context
+    processor = processor_of(recipe, context)
+    rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    note(f"{len(rows)} rows of {', '.join(recipe.eval_dataset)}; loading {recipe.model_name_or_path}")
+    answerer = build_answerer(recipe, processor)
+    context.save(recipe.output_dir)
+    predict(
+        PromptDataset(rows, processor),
+        answerer,
+        context.report_format,
+        recipe.output_dir,
+        recipe.per_device_eval_batch_size,
+        num_workers=min(MOST_WORKERS, os.cpu_count() or 1),
+    )
+    return path, context
+
+
+def plan_predictions(recipe: PredictRecipe | EvalRecipe) -> list[str]:
+    """What `predict_recipe` would do. Loads no weights and writes nothing."""
+    context = context_of(recipe)
+    rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    return [
+        f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)} in batches of {recipe.per_device_eval_batch_size}",
+        f"photos between {context.image_min_pixels} and {context.image_max_pixels} pixels, "
+        f"at most {recipe.max_new_tokens} new tokens",
+        f"report fields: {', '.join(context.report_format.labels)}",
+    ]
+
+
+def raise_for_failed_rows(predictions: Path) -> None:
+    """List the rows that carry an error in `failed_rows.jsonl` and raise `SomeRowsFailed`, if there are any."""
+    with predictions.open(encoding="utf-8") as stream:
+        lines = [json.loads(line) for line in stream]
+    failed = [line for line in lines if line.get("error")]
+    if not failed:
+        return
+    path = predictions.with_name(FAILED_FILE)
+    with write_whole(path) as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
+    raise SomeRowsFailed(f"{len(failed)} of {len(lines)} rows failed, listed in {path}; the first: {failed[0]['error']}")

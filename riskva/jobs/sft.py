@@ -1,0 +1,211 @@
+"""`stage: sft`: data sets become a fine-tuned model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import ProgressCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from riskva import output_folder
+from riskva.console import note, warn
+from riskva.data.datasets import ConversationDataset, open_datasets
+from riskva.data.manifest import read_manifest
+from riskva.encoding import Collator, Processor, load_processor
+from riskva.encoding.processor import copy_processor_files
+from riskva.encoding.survey import Survey, survey
+from riskva.errors import DataError, StoppedBySignal
+from riskva.modeling.context import ModelContext
+from riskva.modeling.loading import load_model, locate_model
+from riskva.modeling.tuning import num_weights, prepare_tuning
+from riskva.recipe import SftRecipe, recipe_to_yaml
+from riskva.report import DEFAULT_FORMAT
+from riskva.training.arguments import build_arguments, compute_dtype
+from riskva.training.callbacks import BarWithoutLogs, StopOnSigterm, TrainerLog
+from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
+from riskva.training.dataset import EncodedDataset
+from riskva.training.distributed import decide_once
+from riskva.training.plot import plot_losses
+from riskva.training.trainer import RiskTrainer
+
+FINISHED_FILE = "train_results.json"
+OWNED_FILES = (
+    "checkpoint-*",
+    "adapter_*",
+    "model*.safetensors*",
+    "*_results.json",
+    "trainer_log.jsonl",
+    "trainer_state.json",
+    "training_*",
+    "riskva.json",
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What to train and evaluate on, and what the first pass over the training rows found."""
+
+    train: ConversationDataset
+    evaluation: ConversationDataset | None
+    survey: Survey
+
+
+def run(recipe: SftRecipe) -> None:
+    """Train, save the model with all that it must carry, and draw the loss."""
+    args = build_arguments(recipe)
+    set_seed(args.seed)
+    checkpoint = decide_once(lambda: _claim_folder(recipe))
+    folder = locate_model(recipe.model_name_or_path)
+    processor = load_processor(folder, recipe.image_max_pixels, recipe.image_min_pixels)
+    rows = decide_once(lambda: _open_rows(recipe, processor, args.seed))
+    trainer = _build_trainer(recipe, args, folder, processor, rows)
+    metrics = _train(trainer, recipe, checkpoint)
+    _finish(trainer, recipe, metrics)
+
+
+def plan(recipe: SftRecipe) -> list[str]:
+    """What `run` would do: rows, their lengths, steps. Loads no weights and writes nothing."""
+    processor = load_processor(
+        locate_model(recipe.model_name_or_path), recipe.image_max_pixels, recipe.image_min_pixels
+    )
+    rows = _open_rows(recipe, processor, seed=int(recipe.training.get("seed", 42)))
+    per_step = _rows_per_step(recipe)
+    num_steps = -(-len(rows.train) // per_step)
+    epochs = float(recipe.training.get("num_train_epochs", 3.0))
+    return [
+        f"train on {len(rows.train)} rows of {', '.join(recipe.dataset)}, evaluate on {len(rows.evaluation or ())}",
+        *rows.survey.histogram(),
+        f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {round(num_steps * epochs)} in all",
+    ]
+
+
+def _rows_per_step(recipe: SftRecipe) -> int:
+    per_device = int(recipe.training.get("per_device_train_batch_size", 8))
+    return per_device * int(recipe.training.get("gradient_accumulation_steps", 1)) * (recipe.nproc_per_node or 1)
+
+
+def _claim_folder(recipe: SftRecipe) -> str | None:
+    """The checkpoint to go on from, or None for a fresh start."""
+    asked = recipe.training.get("resume_from_checkpoint")
+    if asked and str(asked).lower() != "true":
+        return str(require_whole(Path(asked)))
+    if asked:
+        return _newest(recipe.output_dir)
+    training = {name: value for name, value in recipe.training.items() if name != "resume_from_checkpoint"}
+    comparable = recipe.model_copy(update={"overwrite_output_dir": False, "training": training})
+    goes_on = output_folder.claim(
+        recipe.output_dir, recipe_to_yaml(comparable), FINISHED_FILE, OWNED_FILES, recipe.overwrite_output_dir
+    )
+    return _newest(recipe.output_dir) if goes_on else None
+
+
+def _newest(output_dir: Path) -> str | None:
+    checkpoint = newest_whole_checkpoint(output_dir)
+    note(f"going on from {checkpoint}" if checkpoint else f"{output_dir} holds no whole checkpoint: starting afresh")
+    return str(checkpoint) if checkpoint else None
+
+
+def _open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
+    train = _open(recipe, recipe.dataset)
+    evaluation = _open(recipe, recipe.eval_dataset) if recipe.eval_dataset else None
+    if recipe.val_size:
+        train, evaluation = _split_off(train, recipe.val_size, seed)
+    found = survey(train, processor, "training rows")
+    if found.unanswered:
+        raise DataError(f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}")
+    train = train.select(found.kept(recipe.cutoff_len, recipe.drop_overlong))
+    if evaluation is not None:
+        kept = survey(evaluation, processor, "evaluation rows").kept(recipe.cutoff_len, recipe.drop_overlong)
+        evaluation = evaluation.select(kept)
+    return Rows(train, evaluation, found)
+
+
+def _open(recipe: SftRecipe, names: Sequence[str]) -> ConversationDataset:
+    return open_datasets(names, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+
+
+def _split_off(
+    rows: ConversationDataset, val_size: float, seed: int
+) -> tuple[ConversationDataset, ConversationDataset]:
+    """Training and evaluation rows: `val_size` is a share below 1, a number of rows from 1 on."""
+    num_held_out = round(val_size * len(rows)) if val_size < 1 else int(val_size)
+    if not 0 < num_held_out < len(rows):
+        raise DataError(f"val_size: {val_size} takes {num_held_out} of {len(rows)} rows; both parts need at least one")
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    return rows.select(sorted(order[num_held_out:])), rows.select(sorted(order[:num_held_out]))
+
+
+def _build_trainer(
+    recipe: SftRecipe, args: TrainingArguments, folder: Path, processor: Processor, rows: Rows
+) -> RiskTrainer:
+    model = load_model(folder, compute_dtype(args), recipe.attn_implementation)
+    tuned = prepare_tuning(model, recipe, float32_weights=not args.deepspeed)
+    trains, total = num_weights(tuned)
+    note(f"{trains:,} of {total:,} weights train ({100 * trains / total:.2f} %)")
+    context = _context(recipe, processor, rows.survey)
+
+    def write_extras(target: Path) -> None:
+        context.save(target)
+        copy_processor_files(folder, target)
+
+    trainer = RiskTrainer(
+        model=tuned,
+        args=args,
+        train_dataset=EncodedDataset(rows.train, processor),
+        eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
+        data_collator=Collator(processor, always_an_image=args.world_size > 1),
+        write_extras=write_extras,
+        callbacks=[TrainerLog(recipe.output_dir)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(BarWithoutLogs)
+    return trainer
+
+
+def _context(recipe: SftRecipe, processor: Processor, found: Survey) -> ModelContext:
+    manifest = read_manifest(recipe.dataset_dir)
+    if len(found.questions) > 1 or len(found.system_prompts) > 1:
+        warn("the training rows are not all asked alike; riskva.json will name no question or system prompt for them")
+    size = processor.image_processor.size
+    return ModelContext(
+        base_model=recipe.model_name_or_path,
+        report_format=manifest.report_format if manifest else DEFAULT_FORMAT,
+        system_prompt=_only(found.system_prompts),
+        question=_only(found.questions),
+        image_max_pixels=size["longest_edge"],
+        image_min_pixels=size["shortest_edge"],
+        template=recipe.template,
+        dataset_fingerprint=manifest.fingerprint if manifest else None,
+    )
+
+
+def _only(values: frozenset[str | None] | frozenset[str]) -> str | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None) -> dict[str, float]:
+    with StopOnSigterm() as stop:
+        trainer.add_callback(stop)
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise StoppedBySignal(
+            f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, saved in "
+            f"{recipe.output_dir}; the same command goes on from there"
+        )
+    return result.metrics
+
+
+def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) -> None:
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.eval_dataset is not None:
+        trainer.save_metrics("eval", trainer.evaluate())
+    if recipe.plot_loss and trainer.is_world_process_zero():
+        plot_losses(trainer.state.log_history, recipe.output_dir / "training_loss.png")
+    trainer.save_metrics("train", metrics)  # last: this file says that the run is finished
+    kind = "adapter" if recipe.finetuning_type == "lora" else "model"
+    note(f"the {kind} lies in {recipe.output_dir}; score it with: riskva-run recipes/eval.yaml")

@@ -1,0 +1,96 @@
+"""One command, several processes: `riskva-run` starts itself once a GPU when no launcher is around it.
+
+torchrun's agent is not used for this: it kills the workers 30 seconds after a SIGTERM and as soon as one of them has
+ended, in the middle of saving a large model, and it hides their exit status. Under torchrun, accelerate launch or
+deepspeed, `riskva-run` just runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from riskva.errors import StoppedBySignal
+
+GRACE_SECONDS = 20.0
+"""How long the other processes may take to end by themselves once one has failed."""
+
+
+def is_launched() -> bool:
+    """Whether a launcher has set this process's place among others."""
+    return "LOCAL_RANK" in os.environ or "RANK" in os.environ
+
+
+def num_processes(asked: int | None) -> int:
+    """Processes to start on this machine: those asked for, or one a visible GPU."""
+    if asked is not None:
+        return asked
+    import torch
+
+    return max(1, torch.accelerator.device_count()) if torch.accelerator.is_available() else 1
+
+
+def launch(arguments: Sequence[str], count: int) -> int:
+    """Run `riskva-run` with these arguments in `count` processes; the exit status of the run.
+
+    The first failing process decides the status; the others then get `GRACE_SECONDS` and are ended. SIGTERM and
+    SIGINT are passed on to all, and none is ended early: each saves and stops by itself.
+    """
+    port = _free_port()
+    workers = [_start(arguments, rank, count, port) for rank in range(count)]
+    previous = {number: signal.signal(number, _pass_on(workers)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return _wait(workers)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _start(arguments: Sequence[str], rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    place = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+    }
+    return subprocess.Popen([sys.executable, "-m", "riskva.cli", *arguments], env=os.environ | place)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def _pass_on(workers: Sequence[subprocess.Popen[bytes]]) -> signal.Handlers | object:
+    def handler(number: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    return handler
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
+    deadline = float("inf")
+    status = 0
+    while any(worker.poll() is None for worker in workers):
+        failed = [worker.returncode for worker in workers if worker.poll()]
+        if failed and failed[0] != StoppedBySignal.exit_code and deadline == float("inf"):
+            status, deadline = failed[0], time.monotonic() + GRACE_SECONDS
+        if time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.1)
+    codes = [worker.returncode for worker in workers]
+    return status or next((code for code in codes if code), 0)

@@ -1,0 +1,117 @@
+"""Model folders become models: found, checked, loaded whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from riskva.errors import ModelError
+
+SUPPORTED_MODEL_TYPE = "qwen2_5_vl"
+
+
+def locate_model(name_or_path: str) -> Path:
+    """The local folder of a model: the one named, or the hub's files, fetched or from the cache.
+
+    Raises `ModelError` in one line when there is neither, or when the model is no Qwen2.5-VL.
+    """
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        folder = _fetch(name_or_path)
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        hint = " (it holds an adapter: name it as adapter_name_or_path)" if is_adapter(folder) else ""
+        raise ModelError(f"{folder}: no config.json, so this is no model folder{hint}")
+    model_type = json.loads(config_path.read_text(encoding="utf-8")).get("model_type")
+    if model_type != SUPPORTED_MODEL_TYPE:
+        raise ModelError(f"{folder}: model_type is {model_type!r}; RisKVA trains {SUPPORTED_MODEL_TYPE!r} (Qwen2.5-VL)")
+    return folder
+
+
+def locate_adapter(name_or_path: str) -> Path:
+    """The local folder of a LoRA adapter. Raises `ModelError` when it is not there or holds none."""
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"adapter_name_or_path: no folder {name_or_path}; train one first with stage: sft")
+    if not is_adapter(folder):
+        raise ModelError(f"{folder}: no adapter_config.json, so this is no adapter; a full model is model_name_or_path")
+    return folder
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds a PEFT adapter."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def _fetch(name: str) -> Path:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"model_name_or_path: no folder {name}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"model_name_or_path: {name} is no folder here and cannot be fetched from the hub ({reason}); "
+            "connect to the network, or download the model elsewhere and name its folder"
+        ) from error
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The model with every weight read from the folder, in `dtype` or the one that it was saved in.
+
+    Raises `ModelError` when a weight is missing or has another shape: transformers would go on with random numbers.
+    """
+    try:
+        model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
+    bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if bad:
+        raise ModelError(f"{folder}: {len(bad)} weights are missing or of another shape: {_some(bad)}")
+    return model
+
+
+def attach_adapter(
+    model: Qwen2_5_VLForConditionalGeneration, folder: Path, trainable: bool = False
+) -> PeftModel:
+    """`model` with the adapter in `folder` on top.
+
+    Raises `ModelError` when the adapter's tensors are not exactly those that the model expects: PEFT only warns, and
+    the part that does not fit stays untrained.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
+    with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
+        differing = set(stored.keys()) ^ set(get_peft_model_state_dict(adapted))
+    if differing:
+        raise ModelError(
+            f"{folder}: {len(differing)} adapter tensors do not fit the model: {_some(sorted(differing))}; "
+            "was it trained on another model, or saved with other names?"
+        )
+    return adapted
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -1,0 +1,138 @@
+"""Which weights train: LoRA, full and freeze tuning, and what a frozen vision tower costs.
+
+A Qwen2.5-VL has three parts. Their module names, as transformers 5 lays the model out:
+
+    vision tower        model.visual (patch_embed and blocks)
+    projector           model.visual.merger
+    language model      model.language_model, and lm_head
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+
+from riskva.errors import RecipeError
+from riskva.modeling.loading import attach_adapter, locate_adapter
+from riskva.recipe import SftRecipe
+
+LANGUAGE = r"(?:.*\.)?language_model\..*"
+VISION = r"(?:.*\.)?visual\.blocks\..*"
+PROJECTOR = r"(?:.*\.)?visual\.merger\.mlp"
+
+VISION_NAMES = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "o_proj": "proj"}
+"""The vision tower's attention has one fused projection, and calls its output `proj`."""
+
+
+def prepare_tuning(
+    model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe, float32_weights: bool = True
+) -> PreTrainedModel | PeftModel:
+    """`model` with exactly the recipe's weights trainable, and a frozen vision tower run without gradients.
+
+    An adapter that the recipe names is trained on; otherwise `finetuning_type` decides. Trainable weights become float32 (an update of 1e-6 is lost in bfloat16's 8 bits) unless `float32_weights` is
+    False, as under DeepSpeed, which keeps its own float32 copies. Raises `RecipeError` when nothing would train.
+    """
+    tuned: PreTrainedModel | PeftModel = model
+    if recipe.adapter_name_or_path:
+        tuned = attach_adapter(model, locate_adapter(recipe.adapter_name_or_path), trainable=True)
+    elif recipe.finetuning_type == "lora":
+        tuned = _add_lora(model, recipe)
+    else:
+        _unfreeze(model, recipe)
+    if not any(weight.requires_grad for weight in tuned.parameters()):
+        raise RecipeError("nothing would train: check finetuning_type, lora_target and the freeze_* keys")
+    if float32_weights:
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    skip_gradients_of_frozen_tower(model)
+    return tuned
+
+
+def num_weights(model: nn.Module) -> tuple[int, int]:
+    """Trainable and all weights, counted whole also where ZeRO-3 has split them."""
+    sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def skip_gradients_of_frozen_tower(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Run the vision tower's blocks under `no_grad` when none of their weights train.
+
+    With gradient checkpointing transformers makes the patch embedding's output require gradients, and a frozen tower
+    would then be run backwards for nothing (transformers #41993). The merger keeps its gradients: it may train alone.
+    """
+    visual = model.model.visual
+    parts = [visual.patch_embed, *visual.blocks]
+    if not any(weight.requires_grad for part in parts for weight in part.parameters()):
+        for part in parts:
+            part.forward = torch.no_grad()(part.forward)
+
+
+def lora_target_pattern(recipe: SftRecipe, linear_names: Iterable[str]) -> str:
+    """A regular expression for exactly the modules that LoRA goes on, given the names of all linear modules.
+
+    Only parts that are not frozen take part: plain names such as `gate_proj` occur in the vision tower too.
+    """
+    patterns = list(_part_patterns(recipe, recipe.lora_target))
+    choices = {name.rsplit(".", 1)[-1] for name in linear_names if _matches(_part_patterns(recipe, ("all",)), name)}
+    known = {*choices, *(name for name, fused in VISION_NAMES.items() if fused in choices), "all"}
+    unknown = [target for target in recipe.lora_target if target not in known]
+    if unknown:
+        raise RecipeError(
+            f"lora_target: {', '.join(unknown)} names no trainable module; there are: all, {', '.join(sorted(choices))}"
+        )
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _part_patterns(recipe: SftRecipe, targets: Sequence[str]) -> Iterator[str]:
+    everything = "all" in targets
+    if not recipe.freeze_language_model:
+        yield LANGUAGE + (r"_proj" if everything else rf"\.(?:{_alternatives(targets)})")
+    if not recipe.freeze_vision_tower:
+        names = [*targets, *(VISION_NAMES[name] for name in targets if name in VISION_NAMES)]
+        yield VISION + (r"(?:qkv|proj)" if everything else rf"\.(?:{_alternatives(names)})")
+    if not recipe.freeze_multi_modal_projector:
+        yield PROJECTOR + r"\.[02]"  # mlp.1 is the activation
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, dict.fromkeys(names)))
+
+
+def _add_lora(model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe) -> PeftModel:
+    linear_names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha or 2 * recipe.lora_rank,
+            lora_dropout=recipe.lora_dropout,
+            target_modules=lora_target_pattern(recipe, linear_names),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _unfreeze(model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe) -> None:
+    visual, language = model.model.visual, model.model.language_model
+    model.requires_grad_(False)
+    visual.requires_grad_(not recipe.freeze_vision_tower)
+    visual.merger.requires_grad_(not recipe.freeze_multi_modal_projector)
+    if recipe.freeze_language_model:
+        return
+    if recipe.finetuning_type == "full":
+        language.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+    else:
+        count = recipe.freeze_trainable_layers
+        for layer in language.layers[-count:] if count > 0 else language.layers[: -count]:
+            layer.requires_grad_(True)

@@ -1,0 +1,108 @@
+"""What a recipe's keys must agree on among themselves, checked on plain values (`key -> value`, defaults filled in).
+
+A key whose value is wrong in itself is absent from the values; a check that needs it then says nothing, so that every
+other contradiction is still found in the same run.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from riskva.errors import ReportError
+from riskva.report import ReportField, ReportFormat
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Keys that do not fit together, or a key that is needed; the text follows the name of one of the keys."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+def answer_clashes(values: Values) -> Iterator[Clash]:
+    """Whether `answer_fields` make a report format."""
+    try:
+        build_format(values.get("answer_fields"))
+    except ReportError as error:
+        yield Clash(("answer_fields",), str(error).removeprefix("answer_fields: "))
+
+
+def build_format(answer_fields: Any) -> ReportFormat | None:
+    """The format that a recipe's `answer_fields` describe, or None without any; raises `ReportError` on a bad one."""
+    if answer_fields is None:
+        return None
+    return ReportFormat(tuple(ReportField(**one) for one in answer_fields))
+
+
+def prepare_clashes(values: Values) -> Iterator[Clash]:
+    """Shares that do not add up, names that cannot be file names, and what a run without `preview` needs."""
+    split = values.get("split")
+    if split is not None and not math.isclose(math.fsum(split.values()), 1, abs_tol=1e-6):
+        yield Clash(("split",), f"the shares must add up to 1, they add up to {math.fsum(split.values()):g}")
+    for name in split or ():
+        if not re.fullmatch(r"\w[\w-]*", name):
+            yield Clash(("split",), f"{name!r} cannot be the name of a split; use letters, digits, _ and -")
+    if "preview" in values and values["preview"] is None:
+        for key in ("csv_path", "image_base_path", "output_dir"):
+            if values.get(key, "") is None:
+                yield Clash((key,), "missing; prepare needs it unless preview names a file to show")
+
+
+def image_clashes(values: Values) -> Iterator[Clash]:
+    """Whether the limits on a photo's pixels leave room between them."""
+    low, high = values.get("image_min_pixels"), values.get("image_max_pixels")
+    if low and high and low > high:
+        yield Clash(
+            ("image_min_pixels", "image_max_pixels"), f"image_min_pixels {low} is above image_max_pixels {high}"
+        )
+
+
+def sft_clashes(values: Values) -> Iterator[Clash]:
+    """Training that would train nothing, evaluate on nothing, or that transformers would refuse after loading."""
+    freezes = ("freeze_language_model", "freeze_vision_tower", "freeze_multi_modal_projector")
+    if all(values.get(key) for key in freezes):
+        yield Clash(freezes, "everything is frozen, nothing would train; set one of the freeze_* keys to false")
+    if values.get("dataset", True) in ((), [], ""):
+        yield Clash(("dataset",), "names no data set")
+    if values.get("eval_dataset") and values.get("val_size"):
+        yield Clash(("val_size", "eval_dataset"), "eval_dataset and val_size contradict each other; keep one")
+    size = values.get("val_size", 0)
+    if size > 1 and size != int(size):
+        yield Clash(("val_size",), f"a share below 1 or a whole number of rows, found {size:g}")
+    yield from _precision_clashes(values)
+    yield from _evaluation_clashes(values)
+
+
+def _precision_clashes(values: Values) -> Iterator[Clash]:
+    for suffix in ("", "_full_eval"):
+        both = (f"bf16{suffix}", f"fp16{suffix}")
+        if all(values.get(key) for key in both):
+            yield Clash(both, f"{both[0]} and {both[1]} contradict each other; keep one")
+    if values.get("dataloader_prefetch_factor") and not values.get("dataloader_num_workers"):
+        yield Clash(("dataloader_prefetch_factor",), "needs dataloader_num_workers of at least 1")
+
+
+def _evaluation_clashes(values: Values) -> Iterator[Clash]:
+    when = values.get("eval_strategy", "no")
+    if when != "no" and values.get("eval_dataset", True) in ((), [], "") and values.get("val_size") == 0:
+        yield Clash(("eval_strategy",), "there is nothing to evaluate on; give eval_dataset or val_size")
+    save = values.get("save_strategy", "steps")
+    if values.get("load_best_model_at_end") and save not in ("best", when):
+        text = f"needs save_strategy and eval_strategy to be the same, found {save} and {when}"
+        yield Clash(("load_best_model_at_end",), text)
+
+
+def eval_clashes(values: Values) -> Iterator[Clash]:
+    """Whether there is a model and a data set to predict with, or a file to score."""
+    if "predictions" not in values or values["predictions"] is not None:
+        return
+    for key in ("model_name_or_path", "eval_dataset"):
+        if values.get(key, True) in ((), [], ""):
+            yield Clash((key,), "missing; give model_name_or_path and eval_dataset, or predictions: a file to score")

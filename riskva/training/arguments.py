@@ -1,0 +1,72 @@
+"""A recipe becomes transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from riskva.errors import RecipeError
+from riskva.recipe import SftRecipe
+
+MOST_WORKERS = 4
+
+
+def build_arguments(recipe: SftRecipe) -> TrainingArguments:
+    """The recipe's TrainingArguments, with what RisKVA's data path needs and defaults that are safe for it.
+
+    Raises `RecipeError` when transformers refuses a value.
+    """
+    values = {**_defaults(), **recipe.training, **_fixed(recipe)}
+    if values.get("deepspeed") and not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        return TrainingArguments(**_renamed(values))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"transformers refuses the training keys: {error}") from error
+
+
+def compute_dtype(args: TrainingArguments) -> torch.dtype:
+    """The dtype that the frozen weights are loaded in."""
+    if args.bf16:
+        return torch.bfloat16
+    return torch.float16 if args.fp16 else torch.float32
+
+
+def _defaults() -> dict[str, Any]:
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return {
+        "report_to": "none",
+        # Photos are decoded by the workers; without them the accelerator waits.
+        "dataloader_num_workers": min(MOST_WORKERS, (os.cpu_count() or 1) // num_processes),
+        "disable_tqdm": not sys.stderr.isatty(),
+        "use_cpu": not torch.accelerator.is_available(),
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        # Every trainable weight takes part in every batch (see Collator.always_an_image).
+        "ddp_find_unused_parameters": False,
+    }
+
+
+def _fixed(recipe: SftRecipe) -> dict[str, Any]:
+    has_evaluation = bool(recipe.eval_dataset or recipe.val_size)
+    if recipe.training.get("eval_strategy", "no") != "no" and not has_evaluation:
+        raise RecipeError("eval_strategy asks for evaluation, but neither eval_dataset nor val_size gives rows for it")
+    return {
+        "output_dir": str(recipe.output_dir),
+        "do_train": True,
+        "do_eval": has_evaluation,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+    }
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """The names that recipes share with LLaMA-Factory, as transformers 5.2x calls them."""
+    names = {
+        "gradient_checkpointing": "activation_checkpointing",
+        "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    }
+    return {names.get(name, name): value for name, value in values.items()}

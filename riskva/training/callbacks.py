@@ -1,0 +1,106 @@
+"""What happens beside the training loop: progress for people, a log for tools, a stop that saves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from riskva.console import duration, note
+from riskva.training.distributed import any_process
+
+
+class TrainerLog(TrainerCallback):
+    """Appends each log to `trainer_log.jsonl` in LLaMA-Factory's form, and prints it as a line with rate and ETA."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._path = output_dir / "trainer_log.jsonl"
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the clock; after a resume the rate counts from the step that it resumed at."""
+        self._started = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Write the entry and print the line."""
+        if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & logs.keys():
+            return
+        elapsed = time.monotonic() - self._started
+        steps = state.global_step - self._first_step
+        remaining = elapsed / steps * (state.max_steps - state.global_step) if steps else 0.0
+        entry = {
+            "current_steps": state.global_step,
+            "total_steps": state.max_steps,
+            **{name: logs[name] for name in ("loss", "eval_loss", "grad_norm") if name in logs},
+            **({"lr": logs["learning_rate"]} if "learning_rate" in logs else {}),
+            "epoch": round(state.epoch or 0.0, 3),
+            "percentage": round(100 * state.global_step / max(state.max_steps, 1), 2),
+            "elapsed_time": duration(elapsed),
+            "remaining_time": duration(remaining),
+        }
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        rate = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / max(elapsed, 1e-9)
+        note(_line(entry, rate))
+
+
+def _line(entry: dict[str, Any], rate: float) -> str:
+    numbers = [f"{name} {entry[name]:.4g}" for name in ("loss", "eval_loss", "grad_norm", "lr") if name in entry]
+    where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
+    return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, finishes the step, saves a checkpoint and stops; `stopped` says that this happened.
+
+    Use it as a context manager around `train()`, so that the handler lasts no longer than the training.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._previous: Any = None
+
+    def __enter__(self) -> StopOnSigterm:
+        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        note("SIGTERM: finishing this step, then saving")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for a save and an end once the signal has come."""
+        # Signals reach processes at different steps; all must save and stop at the same one.
+        self.stopped = any_process(self.stopped)
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+class BarWithoutLogs(ProgressCallback):
+    """transformers' progress bar; `TrainerLog` prints the logs."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""

@@ -1,0 +1,38 @@
+"""Decisions that one process makes for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
+
+from riskva.errors import RiskvaError
+
+T = TypeVar("T")
+
+
+def decide_once(decide: Callable[[], T]) -> T:
+    """`decide()` as called on the main process alone; its value, or its `RiskvaError`, reaches every process."""
+    if not dist.is_initialized():
+        return decide()
+    outcome: list[T | RiskvaError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            outcome = [decide()]
+        except RiskvaError as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], RiskvaError):
+        raise outcome[0]
+    return outcome[0]  # type: ignore[return-value]
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is set on any process; every process must call it."""
+    if not dist.is_initialized():
+        return flag
+    flags: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(flags, flag)
+    return any(flags)

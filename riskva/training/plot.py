@@ -1,0 +1,41 @@
+"""The training curve as a picture, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+SMOOTHING = 0.6
+
+
+def plot_losses(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Draw training and evaluation loss over steps into a PNG; False when there is nothing to draw.
+
+    `history` is `TrainerState.log_history`. The pale line is the loss as logged, the strong one its running mean.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    train = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    evaluated = [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
+    if not train:
+        return False
+    with mpl.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        steps, losses = zip(*train, strict=True)
+        axes.plot(steps, losses, color="#9db8d6", linewidth=1, label="training, as logged")
+        axes.plot(steps, _smoothed(losses), color="#1f5a99", linewidth=2, label="training, smoothed")
+        if evaluated:
+            axes.plot(*zip(*evaluated, strict=True), "o-", color="#c9551f", linewidth=1.5, label="evaluation")
+        axes.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)", ylim=(0, None))
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=150)
+    return True
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    return list(accumulate(values, lambda mean, value: SMOOTHING * mean + (1 - SMOOTHING) * value))

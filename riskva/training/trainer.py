@@ -1,0 +1,108 @@
+"""The Trainer: one loss, normalised once, and checkpoints that carry all that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from riskva.encoding import IGNORED
+
+
+def loss_of_rows(
+    model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Each row's summed cross entropy, and the number of supervised tokens that it is summed over.
+
+    Both have shape (B,). `lm_head` runs at supervised positions only: the answer is a tenth to a third of a row, and
+    logits of every position would be (B, T, 152k) floats.
+    """
+    labels = inputs["labels"]
+    supervised = labels[:, 1:] != IGNORED
+    # The token at T+1 is predicted at T, so the last column predicts nothing.
+    predicts = nn.functional.pad(supervised, (0, 1), value=False)
+    tensors = {name: value for name, value in inputs.items() if name != "labels"}
+    logits = model(**tensors, logits_to_keep=predicts, use_cache=False).logits
+    losses = cross_entropy(
+        logits.float(), labels[:, 1:][supervised], reduction="none", label_smoothing=label_smoothing
+    )
+    row_of_token = supervised.nonzero()[:, 0]
+    summed = torch.zeros(len(labels), device=losses.device).index_add(0, row_of_token, losses)
+    return summed, supervised.sum(dim=1)
+
+
+class RiskTrainer(Trainer):
+    """transformers' Trainer with two differences, and usable in its place.
+
+    - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
+      Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
+      accumulation; evaluation is a mean over tokens too, whatever the batch size.
+    - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
+
+    Batches come from `riskva.encoding.Collator`.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, write_extras: Callable[[Path], None] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Makes Trainer count the supervised tokens of the step; the model itself never computes the loss.
+        self.model_accepts_loss_kwargs = True
+        self.label_names = ["labels"]
+        self._write_extras = write_extras
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The micro-batch's share of the step's loss: its summed cross entropy over the step's supervised tokens."""
+        sums, counts = loss_of_rows(model, inputs, self.args.label_smoothing_factor)
+        num_tokens = counts.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = sums.sum() / num_tokens
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # Gradients are averaged over processes, and the count is over all of them: make the average a sum.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"sums": sums, "counts": counts}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The batch's mean loss, and (B, 2): each row's summed loss and supervised tokens, in place of logits."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            sums, counts = loss_of_rows(model, inputs)
+        return sums.sum() / counts.sum(), torch.stack([sums, counts.to(sums.dtype)], dim=1), None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Trainer's loop, with the loss as the mean over tokens; rows repeated to fill a last batch count once."""
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        sums, counts = torch.as_tensor(output.predictions).double().sum(dim=0)
+        metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": (sums / counts).item()}
+        return EvalLoopOutput(None, None, metrics, output.num_samples)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights, and beside them what else the checkpoint must carry."""
+        super().save_model(output_dir, _internal_call)
+        if self._write_extras is not None and self.args.should_save:
+            self._write_extras(Path(output_dir or self.args.output_dir))
