@@ -2,7 +2,7 @@
 # The main job from end to end on this machine, without network, GPU or downloaded weights: drawn photos and a tiny
 # random model stand in for the real ones; commands and recipes are those of real work. Everything lies under demo/.
 #   bash scripts/demo.sh
-#   ROWS=240 bash scripts/demo.sh
+#   ROWS=400 bash scripts/demo.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh
@@ -19,7 +19,7 @@ step() {
     echo "   ($((SECONDS - start)) s)"
 }
 
-step "Draw photos of defects" python scripts/draw_defects.py demo/photos --rows "${ROWS:-120}"
+step "Draw photos of defects" python scripts/draw_defects.py demo/photos --rows "${ROWS:-160}"
 step "Make a tiny model" python scripts/make_tiny_model.py demo/model
 step "1. Prepare: the table becomes data sets" riskva-run recipes/demo/prepare.yaml overwrite_output_dir=true
 step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml overwrite_output_dir=true

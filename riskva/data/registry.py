@@ -212,7 +212,8 @@ def _files(raw: Mapping[str, Any], folder: Path, where: str) -> tuple[Path, ...]
     if path.is_file():
         found = [path]
     elif path.is_dir():
-        found = sorted(one for one in path.iterdir() if one.suffix.lower() in DATA_SUFFIXES)
+        candidates = sorted(one for one in path.iterdir() if one.suffix.lower() in DATA_SUFFIXES)
+        found = [one for one in candidates if one.name != REGISTRY_NAME]
     else:
         found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
     if not found:

@@ -1,7 +1,7 @@
 """Which row goes to which split: by shares and seed, alike in every level of risk, and no group in two splits.
 
-Rows without groups. In each level the rows are shuffled, and each split gets its share of them, rounded down; rows left
-over go to the splits with the largest remainders, and among equal ones to the split that is furthest behind overall.
+Rows without groups. In each level the rows are shuffled, and each split gets its share of them, rounded down; the rows
+left over go, one each, to the splits with the largest remainders, what they lack from the levels before included.
 Groups. They are taken from the largest to the smallest, equal ones in shuffled order, and each goes to the split whose
 numbers per level it brings closest to the wanted ones (least sum of squared differences).
 Small data sets. A split with a share but without rows then takes one row, or the smallest group, from the split
@@ -47,19 +47,19 @@ def _by_level(levels: Sequence[int], shares: Mapping[str, float], rng: random.Ra
         rows = [row for row, one in enumerate(levels) if one == level]
         rng.shuffle(rows)
         counts = _rounded(len(rows), shares, behind)
+        behind = {split: behind[split] + shares[split] * len(rows) - counts[split] for split in shares}
         for split, number in counts.items():
-            behind[split] += shares[split] * len(rows) - number
             for _ in range(number):
                 assigned[rows.pop()] = split
     return assigned
 
 
 def _rounded(number: int, shares: Mapping[str, float], behind: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers in proportion to `shares` that add up to `number`, by largest remainder."""
+    """Whole numbers in proportion to `shares` that add up to `number`, by largest remainder plus what is `behind`."""
     # The tiny amount keeps 0.7 * 10 = 7.000000000000001 and 0.29 * 100 = 28.999999999999996 on the right side.
     exact = {split: share * number for split, share in shares.items()}
     counts = {split: int(value + 1e-9) for split, value in exact.items()}
-    order = sorted(exact, key=lambda split: (round(exact[split] - counts[split], 9), behind[split]), reverse=True)
+    order = sorted(exact, key=lambda split: round(exact[split] - counts[split] + behind[split], 9), reverse=True)
     for split in order[: number - sum(counts.values())]:
         counts[split] += 1
     return counts

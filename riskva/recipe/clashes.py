@@ -69,7 +69,7 @@ def sft_clashes(values: Values) -> Iterator[Clash]:
     freezes = ("freeze_language_model", "freeze_vision_tower", "freeze_multi_modal_projector")
     if all(values.get(key) for key in freezes):
         yield Clash(freezes, "everything is frozen, nothing would train; set one of the freeze_* keys to false")
-    if values.get("dataset", True) in ((), [], ""):
+    if _is_empty(values.get("dataset", True)):
         yield Clash(("dataset",), "names no data set")
     if values.get("eval_dataset") and values.get("val_size"):
         yield Clash(("val_size", "eval_dataset"), "eval_dataset and val_size contradict each other; keep one")
@@ -85,13 +85,13 @@ def _precision_clashes(values: Values) -> Iterator[Clash]:
         both = (f"bf16{suffix}", f"fp16{suffix}")
         if all(values.get(key) for key in both):
             yield Clash(both, f"{both[0]} and {both[1]} contradict each other; keep one")
-    if values.get("dataloader_prefetch_factor") and not values.get("dataloader_num_workers"):
+    if values.get("dataloader_prefetch_factor") and values.get("dataloader_num_workers") == 0:
         yield Clash(("dataloader_prefetch_factor",), "needs dataloader_num_workers of at least 1")
 
 
 def _evaluation_clashes(values: Values) -> Iterator[Clash]:
     when = values.get("eval_strategy", "no")
-    if when != "no" and values.get("eval_dataset", True) in ((), [], "") and values.get("val_size") == 0:
+    if when != "no" and _is_empty(values.get("eval_dataset", True)) and values.get("val_size") == 0:
         yield Clash(("eval_strategy",), "there is nothing to evaluate on; give eval_dataset or val_size")
     save = values.get("save_strategy", "steps")
     if values.get("load_best_model_at_end") and save not in ("best", when):
@@ -104,5 +104,10 @@ def eval_clashes(values: Values) -> Iterator[Clash]:
     if "predictions" not in values or values["predictions"] is not None:
         return
     for key in ("model_name_or_path", "eval_dataset"):
-        if values.get(key, True) in ((), [], ""):
+        if _is_empty(values.get(key, True)):
             yield Clash((key,), "missing; give model_name_or_path and eval_dataset, or predictions: a file to score")
+
+
+def _is_empty(names: Any) -> bool:
+    """Whether a name or a list of names names nothing."""
+    return not (names.strip(", ") if isinstance(names, str) else names)

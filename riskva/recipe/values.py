@@ -27,6 +27,9 @@ MISFIT: Final = Misfit()
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
+_NUM_CHOICES = 12
+"""How many choices a message lists; transformers knows some forty optimizers."""
+
 _WORD_FOR = {
     "integer": "a whole number",
     "number": "a number",
@@ -131,7 +134,8 @@ class ValueReader:
 
     def _phrase(self, option: Schema) -> str:
         if choices := _choices(option):
-            return f"one of {', '.join(map(str, choices))}" if len(choices) > 1 else str(choices[0])
+            shown = [*choices[:_NUM_CHOICES], "…"] if len(choices) > _NUM_CHOICES else choices
+            return f"one of {', '.join(map(str, shown))}" if len(choices) > 1 else str(choices[0])
         if option.get("type") == "array":
             return self._list_phrase(option)
         word = "a path" if option.get("format") == "path" else _WORD_FOR[option.get("type", "object")]

@@ -113,14 +113,14 @@ def scalar_value(node: yaml.ScalarNode) -> Any:
             return text
         case "null":
             return None
-        case "bool":
+        case "bool" if text.lower() in ("true", "false"):
             return text.lower() == "true"
         case "int":
             return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
         case "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         case _:
-            raise ValueError(f"tag {node.tag} is not allowed in a recipe")
+            raise ValueError(f"{text!r} with the tag {node.tag} is not allowed in a recipe")
 
 
 def pairs(node: yaml.MappingNode, within: str = "") -> Iterator[tuple[str, yaml.Node, yaml.Node] | Fault]:

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+
+from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
+from riskva.data.staging import Staging
+from riskva.errors import DataError, OutputFolderError
+from riskva.report import DEFAULT_FORMAT
+
+
+def manifest(*names: str) -> Manifest:
+    files = tuple(WrittenFile(name, 1, "0" * 64, 1) for name in names if "/" not in name)
+    photos = tuple(WrittenFile(name, 1, "0" * 64) for name in names if "/" in name)
+    table = SourceTable("table.csv", "1" * 64, "UTF-8", 1, 0)
+    return Manifest("0", table, {"seed": 1}, DEFAULT_FORMAT, "系统", "<image>问", files, photos)
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def publish(out: Path, *names: str, overwrite: bool = False) -> None:
+    with Staging(out, overwrite, names) as staging:
+        fill(staging.folder, *names)
+        staging.publish(manifest(*names), {"set": {"file_name": names[0]}})
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_published_files_stand_beside_manifest_and_registry(tmp_path: Path) -> None:
+    publish(tmp_path / "out", "train.jsonl", "images/a.jpg")
+    assert content(tmp_path / "out") == ["dataset_info.json", "images/a.jpg", "manifest.json", "train.jsonl"]
+
+
+def test_manifest_reads_back_as_written(tmp_path: Path) -> None:
+    publish(tmp_path, "train.jsonl", "images/a.jpg")
+    assert read_manifest(tmp_path) == manifest("train.jsonl", "images/a.jpg")
+
+
+def test_fingerprint_follows_contents_and_not_their_order() -> None:
+    one, two = (WrittenFile(name, 1, name * 64) for name in "ab")
+    base = manifest()
+    pair = [Manifest(**{**vars(base), "files": files}).fingerprint for files in ((one, two), (two, one), (one,))]
+    assert pair[0] == pair[1] != pair[2]
+
+
+def test_no_manifest_is_none_and_a_broken_one_an_error(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) is None
+    (tmp_path / "manifest.json").write_text('{"files": 3}')
+    with pytest.raises(DataError, match=r"manifest.json: not a manifest"):
+        read_manifest(tmp_path)
+
+
+def test_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path, overwrite=False) as staging:
+        fill(staging.folder, "train.jsonl", "images/a.jpg")
+        raise KeyboardInterrupt
+    assert content(tmp_path) == []
+
+
+def test_a_folder_with_content_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "thesis.txt")
+    with pytest.raises(OutputFolderError, match=r"not empty \(thesis.txt\).*overwrite_output_dir"):
+        Staging(tmp_path, overwrite=False)
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, "out")
+    with pytest.raises(OutputFolderError, match="is a file"):
+        Staging(tmp_path / "out", overwrite=True)
+
+
+def test_a_failed_runs_quarantine_does_not_bar_the_next(tmp_path: Path) -> None:
+    fill(tmp_path, "quarantine.jsonl")
+    publish(tmp_path, "train.jsonl")
+    assert "train.jsonl" in content(tmp_path)
+
+
+def test_overwriting_takes_away_the_former_files_and_no_others(tmp_path: Path) -> None:
+    publish(tmp_path, "train.jsonl", "images/a.jpg", "images/deep/b.jpg")
+    fill(tmp_path, "thesis.txt", "images/mine.jpg")
+    publish(tmp_path, "train-00000-of-00001.parquet", overwrite=True)
+    assert content(tmp_path) == [
+        "dataset_info.json",
+        "images/mine.jpg",
+        "manifest.json",
+        "thesis.txt",
+        "train-00000-of-00001.parquet",
+    ]
+    assert not (tmp_path / "images" / "deep").exists()
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "images/a.jpg", "dataset_info.json"])
+def test_overwriting_never_replaces_what_prepare_did_not_write(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name)
+    with pytest.raises(OutputFolderError, match="did not write"):
+        Staging(tmp_path, overwrite=True, expected=["train.jsonl", "images/a.jpg", "dataset_info.json"])
+    assert (tmp_path / name).read_text() == name
+
+
+def test_failed_overwriting_keeps_the_former_data_set(tmp_path: Path) -> None:
+    publish(tmp_path, "train.jsonl")
+    before = content(tmp_path)
+    with pytest.raises(RuntimeError), Staging(tmp_path, overwrite=True) as staging:
+        fill(staging.folder, "train.jsonl")
+        raise RuntimeError
+    assert content(tmp_path) == before
+
+
+def kill_during_publish(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, overwrite: bool = False) -> None:
+    """Stops at the `after`-th file being put in place, without any clean-up, as SIGKILL does."""
+    calls = 0
+    replace = Path.replace
+
+    def replace_or_die(self: Path, target: Path) -> Path:
+        nonlocal calls
+        if self.parent.name == ".prepare.partial" and not self.name.endswith(".partial"):
+            calls += 1
+            if calls > after:
+                raise SystemExit
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_die)
+        patch.setattr("shutil.rmtree", lambda _: None)
+        with pytest.raises(SystemExit):
+            publish(out, "train.jsonl", "val.jsonl", overwrite=overwrite)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_run_killed_while_publishing_is_cleared_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    kill_during_publish(tmp_path, monkeypatch, after)
+    assert "dataset_info.json" not in content(tmp_path)
+    publish(tmp_path, "train-00000-of-00001.parquet")
+    assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train-00000-of-00001.parquet"]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_an_overwriting_run_killed_while_publishing_is_cleared_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    publish(tmp_path, "old.jsonl")
+    kill_during_publish(tmp_path, monkeypatch, after, overwrite=True)
+    assert "dataset_info.json" not in content(tmp_path)
+    publish(tmp_path, "train-00000-of-00001.parquet", overwrite=True)
+    assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train-00000-of-00001.parquet"]
