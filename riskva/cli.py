@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -71,7 +73,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     recipe = loaded.recipe
     if isinstance(recipe, SftRecipe) and not launch.is_launched():
         count = launch.num_processes(recipe.nproc_per_node)
-        if count > 1:
+        if count > 1 or recipe.training.get("deepspeed"):  # DeepSpeed wants a launcher's environment for one too
             return launch.launch(arguments, count)
     _quiet_libraries()
     _job(recipe).run(recipe)
@@ -95,6 +97,9 @@ def _quiet_libraries() -> None:
     """Keep libraries' hints from RisKVA's users, and their progress bars out of log files."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # DeepSpeed, once installed, remarks on every machine without a GPU, whether it is used or not.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.funcName != "get_accelerator")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -121,7 +126,9 @@ def _unexpected(error: Exception) -> int:
             "deepspeed=recipes/deepspeed/zero3.json"
         )
         return 1
-    with tempfile.NamedTemporaryFile("w", prefix="riskva-error-", suffix=".log", delete=False, encoding="utf-8") as trace:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="riskva-error-", suffix=".log", delete=False, encoding="utf-8"
+    ) as trace:
         trace.write(traceback.format_exc())
     message = str(error).strip().splitlines() or ["no message"]
     print(f"riskva-run: {type(error).__name__}: {message[0]} (unexpected; details in {trace.name})", file=sys.stderr)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from riskva.errors import StoppedBySignal
@@ -72,7 +72,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _pass_on(workers: Sequence[subprocess.Popen[bytes]]) -> signal.Handlers | object:
+def _pass_on(workers: Sequence[subprocess.Popen[bytes]]) -> Callable[[int, FrameType | None], None]:
     def handler(number: int, frame: FrameType | None) -> None:
         for worker in workers:
             if worker.poll() is None:

@@ -35,7 +35,18 @@ _TURNS = {
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
 # What Pillow's decoders raise on broken files, besides its own UnidentifiedImageError (an OSError).
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1")
 
 if importlib.util.find_spec("pillow_heif"):

@@ -54,8 +54,8 @@ class Staging:
         self._refuse_clashes(manifest.names)
         write_json(self.folder / MANIFEST_NAME, manifest.to_json())
         write_json(self.folder / REGISTRY_NAME, dict(registry))
-        # The registry goes first and comes last: a half-replaced data set has no name to be opened by. The manifest goes
-        # only after all that it lists, so that a killed run leaves no file that nobody knows of.
+        # The registry goes first and comes last: a half-replaced data set has no name to be opened by.
+        # The manifest goes after all that it lists, so that a killed run leaves no file that nobody knows of.
         self._remove_from_output([REGISTRY_NAME, *self._former, MANIFEST_NAME])
         for name in manifest.names:
             (self.output_dir / name).parent.mkdir(parents=True, exist_ok=True)

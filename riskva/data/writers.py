@@ -28,8 +28,9 @@ PHOTO_FOLDER = "images"
 OWN_COLUMNS = ("id", "messages", "images", BASE64_COLUMN)
 """Columns that prepared rows have of themselves; a table's columns of these names would clash."""
 
+# A reader that jumps about reads a whole group for each row, so groups are kept small.
 ROWS_PER_GROUP = 64
-BYTES_PER_GROUP = 8 << 20
+BYTES_PER_GROUP = 2 << 20
 BYTES_PER_FILE = 1 << 30
 
 

@@ -55,7 +55,7 @@ class Collator:
 
     def _add_blank_image(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One image token's worth of blank patches in a new last column that attention and loss leave out."""
-        merge = int(self.processor.image_processor.merge_size)
+        merge = self.processor.image_processor.merge_size
         column = torch.full((len(batch["input_ids"]), 1), self.processor.pad_token_id)
         column[0] = self.processor.image_token_id
         fills = {"attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}

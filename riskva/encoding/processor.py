@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from transformers import AutoImageProcessor, AutoTokenizer
-from transformers.image_processing_utils import BaseImageProcessor
+from transformers import AutoTokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from riskva.errors import ModelError
@@ -47,11 +47,11 @@ class Processor:
     """What turns text into ids and photos into patches for one model."""
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: BaseImageProcessor
+    image_processor: Qwen2VLImageProcessorPil
 
     @cached_property
     def image_token_id(self) -> int:
-        return int(self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        return self.tokenizer.get_vocab()[IMAGE_TOKEN]
 
     @property
     def pad_token_id(self) -> int:
@@ -65,18 +65,17 @@ class Processor:
     @property
     def tokens_per_patch_group(self) -> int:
         """Patches that become one image token: the square of the merge size."""
-        return int(self.image_processor.merge_size) ** 2
+        return self.image_processor.merge_size**2
 
     @property
     def patch_values(self) -> int:
         """Numbers in one patch: channels x temporal patch x patch x patch, 1176 for Qwen2.5-VL."""
         processor = self.image_processor
-        return 3 * int(processor.temporal_patch_size) * int(processor.patch_size) ** 2
+        return 3 * processor.temporal_patch_size * processor.patch_size**2
 
     def num_image_tokens(self, width: int, height: int) -> int:
         """Tokens that a photo of this size takes. Raises `ValueError` when the sides differ by a factor over 200."""
-        patches = self.image_processor.get_number_of_image_patches(height, width, {})
-        return int(patches) // self.tokens_per_patch_group
+        return self.image_processor.get_number_of_image_patches(height, width) // self.tokens_per_patch_group
 
 
 def load_processor(
@@ -88,7 +87,7 @@ def load_processor(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
-        image_processor = AutoImageProcessor.from_pretrained(model_folder, backend=IMAGE_BACKEND)
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(model_folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{model_folder}: the tokenizer or image processor cannot be loaded: {error}") from error
     if IMAGE_TOKEN not in tokenizer.get_vocab():

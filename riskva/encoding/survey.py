@@ -62,7 +62,9 @@ class Survey:
     def _overlong_message(self, overlong: Sequence[int], cutoff_len: int) -> str:
         named = [f"{self.ids[i]} ({self.lengths[i].total})" for i in overlong[:MOST_EXAMPLES]]
         more = ", …" if len(overlong) > MOST_EXAMPLES else ""
-        return f"{len(overlong)} of {len(self.ids)} rows are over cutoff_len={cutoff_len} tokens: {', '.join(named)}{more}"
+        return (
+            f"{len(overlong)} of {len(self.ids)} rows are over cutoff_len={cutoff_len} tokens: {', '.join(named)}{more}"
+        )
 
 
 def survey(conversations: Conversations, processor: Processor, what: str) -> Survey:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -39,7 +39,8 @@ class Answerer:
         del batch["labels"]
         device = self.model.device
         with torch.inference_mode():
-            ids = self.model.generate(
+            generate: Any = self.model.generate  # torch's types hide the method behind __getattr__
+            ids: Tensor = generate(
                 **{name: tensor.to(device) for name, tensor in batch.items()}, generation_config=self.settings
             )
         return [self._answer(row) for row in ids[:, batch["input_ids"].shape[1] :].cpu()]
@@ -47,15 +48,15 @@ class Answerer:
     def _answer(self, ids: Tensor) -> Answer:
         ends = torch.isin(ids, torch.tensor(self.settings.eos_token_id)).nonzero()
         written = ids[: int(ends[0])] if len(ends) else ids
-        text = self.processor.tokenizer.decode(written, skip_special_tokens=True)
-        return Answer(text, "stop" if len(ends) else "length")
+        text = self.processor.tokenizer.decode(written.tolist(), skip_special_tokens=True)
+        return Answer(str(text), "stop" if len(ends) else "length")
 
 
 def generation_settings(keys: GenerationKeys, processor: Processor) -> GenerationConfig:
     """The recipe's settings and nothing else: the hub's Qwen2.5-VL would silently add a repetition penalty of 1.05."""
     tokenizer = processor.tokenizer
     sampling = {"temperature": keys.temperature, "top_p": keys.top_p} if keys.do_sample else {}
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=keys.max_new_tokens,
         do_sample=keys.do_sample,
         repetition_penalty=keys.repetition_penalty,

@@ -66,6 +66,7 @@ def predict(
     answer: Callable[[Sequence[Encoded]], list[Answer]],
     report_format: ReportFormat,
     folder: Path,
+    *,
     batch_size: int,
     num_workers: int,
 ) -> Path:
@@ -78,8 +79,9 @@ def predict(
     if done:
         note(f"going on after {done} rows that an earlier run finished")
     rest = range(done, len(dataset))
+    loader = DataLoader(dataset, sampler=rest, batch_size=batch_size, num_workers=num_workers, collate_fn=list[Prompt])
     with partial.open("a", encoding="utf-8") as stream:
-        for line in progress(_lines(dataset, rest, answer, report_format, batch_size, num_workers), len(rest), "answers"):
+        for line in progress(_lines(loader, answer, report_format), len(rest), "answers"):
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             stream.flush()
     partial.replace(final)
@@ -98,17 +100,9 @@ def _whole_lines(partial: Path) -> int:
 
 
 def _lines(
-    dataset: PromptDataset,
-    rows: Iterable[int],
-    answer: Callable[[Sequence[Encoded]], list[Answer]],
-    report_format: ReportFormat,
-    batch_size: int,
-    num_workers: int,
+    batches: Iterable[list[Prompt]], answer: Callable[[Sequence[Encoded]], list[Answer]], report_format: ReportFormat
 ) -> Iterator[Line]:
-    loader = DataLoader(
-        dataset, sampler=list(rows), batch_size=batch_size, num_workers=num_workers, collate_fn=list[Prompt]
-    )
-    for prompts in loader:
+    for prompts in batches:
         encoded = [prompt.encoded for prompt in prompts if prompt.encoded is not None]
         answers = iter(answer(encoded) if encoded else [])
         for prompt in prompts:

@@ -47,7 +47,7 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelConte
         answerer,
         context.report_format,
         recipe.output_dir,
-        recipe.per_device_eval_batch_size,
+        batch_size=recipe.per_device_eval_batch_size,
         num_workers=min(MOST_WORKERS, os.cpu_count() or 1),
     )
     return path, context
@@ -58,7 +58,7 @@ def plan_predictions(recipe: PredictRecipe | EvalRecipe) -> list[str]:
     context = context_of(recipe)
     rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
     return [
-        f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)} in batches of {recipe.per_device_eval_batch_size}",
+        f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)}, {recipe.per_device_eval_batch_size} at a time",
         f"photos between {context.image_min_pixels} and {context.image_max_pixels} pixels, "
         f"at most {recipe.max_new_tokens} new tokens",
         f"report fields: {', '.join(context.report_format.labels)}",
@@ -75,4 +75,6 @@ def raise_for_failed_rows(predictions: Path) -> None:
     path = predictions.with_name(FAILED_FILE)
     with write_whole(path) as stream:
         stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
-    raise SomeRowsFailed(f"{len(failed)} of {len(lines)} rows failed, listed in {path}; the first: {failed[0]['error']}")
+    raise SomeRowsFailed(
+        f"{len(failed)} of {len(lines)} rows failed, listed in {path}; the first: {failed[0]['error']}"
+    )

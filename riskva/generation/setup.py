@@ -55,4 +55,5 @@ def build_answerer(keys: PredictKeys, processor: Processor) -> Answerer:
     model.generation_config = settings  # generate() fills what a caller leaves open from here
     answering = attach_adapter(model, locate_adapter(keys.adapter_name_or_path)) if keys.adapter_name_or_path else model
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    return Answerer(answering.to(device).eval(), processor, settings)
+    torch.nn.Module.to(answering, device)  # transformers' own .to is typed for a model alone
+    return Answerer(answering.eval(), processor, settings)

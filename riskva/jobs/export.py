@@ -57,7 +57,7 @@ def _probe(context: ModelContext, processor: Processor) -> Encoded:
     """A question about a drawn picture: whatever its content, both models must answer it alike."""
     gradient = Image.linear_gradient("L").resize((280, 196)).convert("RGB")
     question = context.question or IMAGE_PLACEHOLDER + default_question(context.report_format)
-    messages = (Message("user", question),)
+    messages: tuple[Message, ...] = (Message("user", question),)
     if context.system_prompt:
         messages = (Message("system", context.system_prompt), *messages)
     photos = (Photo(data=_png(gradient), name="probe"),) * question.count(IMAGE_PLACEHOLDER)

@@ -115,7 +115,9 @@ def _open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
         train, evaluation = _split_off(train, recipe.val_size, seed)
     found = survey(train, processor, "training rows")
     if found.unanswered:
-        raise DataError(f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}")
+        raise DataError(
+            f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}"
+        )
     train = train.select(found.kept(recipe.cutoff_len, recipe.drop_overlong))
     if evaluation is not None:
         kept = survey(evaluation, processor, "evaluation rows").kept(recipe.cutoff_len, recipe.drop_overlong)

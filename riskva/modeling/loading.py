@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
@@ -74,7 +75,7 @@ def load_model(
     Raises `ModelError` when a weight is missing or has another shape: transformers would go on with random numbers.
     """
     try:
-        model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             folder,
             dtype=dtype or "auto",
             attn_implementation=attn_implementation,
@@ -83,15 +84,15 @@ def load_model(
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
+    model: Qwen2_5_VLForConditionalGeneration
+    model, info = loaded
     bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if bad:
         raise ModelError(f"{folder}: {len(bad)} weights are missing or of another shape: {_some(bad)}")
     return model
 
 
-def attach_adapter(
-    model: Qwen2_5_VLForConditionalGeneration, folder: Path, trainable: bool = False
-) -> PeftModel:
+def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trainable: bool = False) -> PeftModel:
     """`model` with the adapter in `folder` on top.
 
     Raises `ModelError` when the adapter's tensors are not exactly those that the model expects: PEFT only warns, and

@@ -34,8 +34,9 @@ def prepare_tuning(
 ) -> PreTrainedModel | PeftModel:
     """`model` with exactly the recipe's weights trainable, and a frozen vision tower run without gradients.
 
-    An adapter that the recipe names is trained on; otherwise `finetuning_type` decides. Trainable weights become float32 (an update of 1e-6 is lost in bfloat16's 8 bits) unless `float32_weights` is
-    False, as under DeepSpeed, which keeps its own float32 copies. Raises `RecipeError` when nothing would train.
+    An adapter that the recipe names is trained on; otherwise `finetuning_type` decides. Trainable weights become
+    float32 (an update of 1e-6 is lost in bfloat16's 8 bits) unless `float32_weights` is False, as under DeepSpeed,
+    which keeps its own float32 copies. Raises `RecipeError` when nothing would train.
     """
     tuned: PreTrainedModel | PeftModel = model
     if recipe.adapter_name_or_path:
@@ -134,5 +135,5 @@ def _unfreeze(model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe) -> N
         model.lm_head.requires_grad_(True)
     else:
         count = recipe.freeze_trainable_layers
-        for layer in language.layers[-count:] if count > 0 else language.layers[: -count]:
+        for layer in language.layers[-count:] if count > 0 else language.layers[:-count]:
             layer.requires_grad_(True)

@@ -23,10 +23,15 @@ def build_arguments(recipe: SftRecipe) -> TrainingArguments:
     values = {**_defaults(), **recipe.training, **_fixed(recipe)}
     if values.get("deepspeed") and not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if recipe.logging_dir is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.logging_dir)  # transformers 5 reads it from here alone
     try:
-        return TrainingArguments(**_renamed(values))
+        args = TrainingArguments(**_renamed(values))
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"transformers refuses the training keys: {error}") from error
+    if args.deepspeed:
+        _tell_deepspeed_of_the_processes()
+    return args
 
 
 def compute_dtype(args: TrainingArguments) -> torch.dtype:
@@ -34,6 +39,14 @@ def compute_dtype(args: TrainingArguments) -> torch.dtype:
     if args.bf16:
         return torch.bfloat16
     return torch.float16 if args.fp16 else torch.float32
+
+
+def _tell_deepspeed_of_the_processes() -> None:
+    """Let DeepSpeed know the process group: on a CPU accelerate sets up torch's alone, and ZeRO-3 would count one."""
+    import deepspeed.comm
+
+    if not deepspeed.comm.is_initialized():
+        deepspeed.comm.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
 def _defaults() -> dict[str, Any]:

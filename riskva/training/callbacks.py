@@ -23,9 +23,7 @@ class TrainerLog(TrainerCallback):
         self._started = 0.0
         self._first_step = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock; after a resume the rate counts from the step that it resumed at."""
         self._started = time.monotonic()
         self._first_step = state.global_step
@@ -44,7 +42,7 @@ class TrainerLog(TrainerCallback):
         elapsed = time.monotonic() - self._started
         steps = state.global_step - self._first_step
         remaining = elapsed / steps * (state.max_steps - state.global_step) if steps else 0.0
-        entry = {
+        entry: dict[str, Any] = {
             "current_steps": state.global_step,
             "total_steps": state.max_steps,
             **{name: logs[name] for name in ("loss", "eval_loss", "grad_norm") if name in logs},

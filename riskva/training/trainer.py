@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,9 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from riskva.encoding import IGNORED
 
 
-def loss_of_rows(
-    model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Each row's summed cross entropy, and the number of supervised tokens that it is summed over.
 
     Both have shape (B,). `lm_head` runs at supervised positions only: the answer is a tenth to a third of a row, and
@@ -30,9 +29,7 @@ def loss_of_rows(
     predicts = nn.functional.pad(supervised, (0, 1), value=False)
     tensors = {name: value for name, value in inputs.items() if name != "labels"}
     logits = model(**tensors, logits_to_keep=predicts, use_cache=False).logits
-    losses = cross_entropy(
-        logits.float(), labels[:, 1:][supervised], reduction="none", label_smoothing=label_smoothing
-    )
+    losses = cross_entropy(logits.float(), labels[:, 1:][supervised], reduction="none", label_smoothing=label_smoothing)
     row_of_token = supervised.nonzero()[:, 0]
     summed = torch.zeros(len(labels), device=losses.device).index_add(0, row_of_token, losses)
     return summed, supervised.sum(dim=1)
@@ -99,10 +96,10 @@ class RiskTrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         sums, counts = torch.as_tensor(output.predictions).double().sum(dim=0)
         metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": (sums / counts).item()}
-        return EvalLoopOutput(None, None, metrics, output.num_samples)
+        return output._replace(predictions=np.empty(0), label_ids=None, metrics=metrics)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights, and beside them what else the checkpoint must carry."""
         super().save_model(output_dir, _internal_call)
         if self._write_extras is not None and self.args.should_save:
-            self._write_extras(Path(output_dir or self.args.output_dir))
+            self._write_extras(Path(output_dir or str(self.args.output_dir)))

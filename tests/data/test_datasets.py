@@ -104,11 +104,8 @@ def test_alpaca_without_an_answer_ends_with_the_question(tmp_path: Path) -> None
 
 
 def test_sharegpt_with_from_and_value(tmp_path: Path) -> None:
-    row = {
-        "conversations": [{"from": "system", "value": "甲"}, {"from": "human", "value": "乙"}]
-        + [{"from": "gpt", "value": "丙"}]
-    }
-    dataset = opened(tmp_path, [row], {"formatting": "sharegpt"}, "json")
+    turns = [{"from": "system", "value": "甲"}, {"from": "human", "value": "乙"}, {"from": "gpt", "value": "丙"}]
+    dataset = opened(tmp_path, [{"conversations": turns}], {"formatting": "sharegpt"}, "json")
     assert roles_and_texts(dataset) == [("system", "甲"), ("user", "乙"), ("assistant", "丙")]
 
 
@@ -184,7 +181,7 @@ def test_a_line_that_is_no_json_is_named_when_it_is_asked_for(tmp_path: Path) ->
         stream.write('\n\n{"id": ')
     dataset = open_datasets(["set"], dataset_dir)
     assert dataset.where(1) == f"{dataset_dir / 'set.jsonl'}:3 (id set-3)"
-    with pytest.raises(DataError, match="set.jsonl:3: not valid JSON"):
+    with pytest.raises(DataError, match=r"set\.jsonl:3: not valid JSON"):
         dataset[1]
 
 
@@ -221,7 +218,7 @@ def test_ids_change_only_where_they_collide(tmp_path: Path) -> None:
 
 
 def test_max_samples_counts_for_each_data_set(tmp_path: Path) -> None:
-    assert open_datasets(["one", "two"], mixed(tmp_path), max_samples=1).ids == ["one/1"[4:], "2"]
+    assert open_datasets(["one", "two"], mixed(tmp_path), max_samples=1).ids == ["1", "2"]
 
 
 @pytest.mark.parametrize(("number", "expected"), [(2, 2), (3, 3), (8, 8)])

@@ -100,7 +100,9 @@ BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("row", "reason", "message"), BAD_ROWS, ids=[f"{one[1]}-{i}" for i, one in enumerate(BAD_ROWS)])
+@pytest.mark.parametrize(
+    ("row", "reason", "message"), BAD_ROWS, ids=[f"{one[1]}-{i}" for i, one in enumerate(BAD_ROWS)]
+)
 def test_a_bad_row_is_kept_with_its_reason_and_spoils_no_other(
     tmp_path: Path, row: list[str], reason: str, message: str
 ) -> None:
@@ -146,7 +148,9 @@ def test_groups_are_read_and_must_not_be_empty(tmp_path: Path) -> None:
 
 def test_missing_column_says_what_is_there_and_what_is_near(tmp_path: Path) -> None:
     header = [name.replace("data_风险等级", "data_风险级别") for name in HEADER]
-    with pytest.raises(DataError, match=r"data_风险等级 \(nearest: data_风险级别\).*found \(UTF-8\): image_id") as caught:
+    with pytest.raises(
+        DataError, match=r"data_风险等级 \(nearest: data_风险级别\).*found \(UTF-8\): image_id"
+    ) as caught:
         open_table(table(tmp_path, [GOOD], header), LAYOUT)
     assert "answer_fields" in str(caught.value)
 

@@ -102,6 +102,23 @@ def test_bad_photo_names_itself_and_the_reason(reason: str) -> None:
         assert caught.value.reason == reason
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_damage_of_any_kind_is_an_image_error_or_goes_unseen(kind: str) -> None:
+    """Bytes are changed and files cut at random; a decoder's own exception must never come through."""
+    whole, rng = encoded(picture(), kind).read(), np.random.default_rng(1)
+    num_refused = 0
+    for _ in range(100):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, min(len(damaged), 300), 4)] = rng.integers(0, 256, 4)
+        photo = Photo(data=damaged[: rng.integers(1, 2 * len(damaged))].tobytes(), name="damaged")
+        try:
+            assert photo_size(photo) == open_photo(photo).size
+        except ImageError:
+            num_refused += 1
+    assert num_refused > 20
+
+
 def test_empty_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     with pytest.raises(ImageError, match="the file is empty"):
@@ -152,9 +169,7 @@ def test_reencoded_photo_is_a_plain_upright_jpeg_within_the_limits(photo: Photo)
     ("orientation", "limits", "expected"),
     [(1, (30, 1000), (30, 20)), (1, (1000, 10), (15, 10)), (6, (20, 1000), (20, 30)), (6, (1000, 1000), (40, 60))],
 )
-def test_limits_are_for_the_upright_photo(
-    orientation: int, limits: tuple[int, int], expected: tuple[int, int]
-) -> None:
+def test_limits_are_for_the_upright_photo(orientation: int, limits: tuple[int, int], expected: tuple[int, int]) -> None:
     assert reencode(oriented("JPEG", orientation), limits, 85).size == expected
 
 

@@ -95,13 +95,13 @@ def test_wrong_entry_says_what_and_where(tmp_path: Path, raw: Any, message: str)
 
 
 def test_absent_file_is_missing_data(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match="gone.json"):
+    with pytest.raises(MissingDataError, match=r"gone\.json"):
         registry(tmp_path, {"x": {"file_name": "gone.json"}}).entry("x")
 
 
 def test_unknown_name_gets_the_nearest_and_the_list(tmp_path: Path) -> None:
     whole = registry(tmp_path, {"defect_train": {"file_name": "a.json"}, "defect_test": {"file_name": "a.json"}})
-    with pytest.raises(DataError, match="did you mean 'defect_train'.*defect_train, defect_test"):
+    with pytest.raises(DataError, match=r"did you mean 'defect_train'.*defect_train, defect_test"):
         whole.entry("defect_trian")
 
 

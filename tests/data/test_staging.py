@@ -55,10 +55,16 @@ def test_no_manifest_is_none_and_a_broken_one_an_error(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
+def fail(out: Path, error: type[BaseException], *names: str, overwrite: bool = False) -> None:
+    """Writes files and ends in `error` before they are published."""
+    with Staging(out, overwrite, names) as staging:
+        fill(staging.folder, *names)
+        raise error
+
+
 def test_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Staging(tmp_path, overwrite=False) as staging:
-        fill(staging.folder, "train.jsonl", "images/a.jpg")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path, KeyboardInterrupt, "train.jsonl", "images/a.jpg")
     assert content(tmp_path) == []
 
 
@@ -105,9 +111,8 @@ def test_overwriting_never_replaces_what_prepare_did_not_write(tmp_path: Path, n
 def test_failed_overwriting_keeps_the_former_data_set(tmp_path: Path) -> None:
     publish(tmp_path, "train.jsonl")
     before = content(tmp_path)
-    with pytest.raises(RuntimeError), Staging(tmp_path, overwrite=True) as staging:
-        fill(staging.folder, "train.jsonl")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail(tmp_path, RuntimeError, "train.jsonl", overwrite=True)
     assert content(tmp_path) == before
 
 

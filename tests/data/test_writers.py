@@ -36,7 +36,9 @@ def names(*photos: tuple[str, str, bool]) -> list[str]:
 
 
 def test_photo_names_keep_the_tables_path_under_one_folder() -> None:
-    assert names(("/p/a.jpg", "a.jpg", True), ("/p/x/b.JPG", "x/b.JPG", True), ("/p/images/c.jpg", "images/c.jpg", True)) == [
+    assert names(
+        ("/p/a.jpg", "a.jpg", True), ("/p/x/b.JPG", "x/b.JPG", True), ("/p/images/c.jpg", "images/c.jpg", True)
+    ) == [
         "images/a.jpg",
         "images/x/b.JPG",
         "images/c.jpg",
@@ -118,7 +120,9 @@ def test_datasets_library_sees_pictures(tmp_path: Path) -> None:
     assert loaded[1]["楼层"] == "三层"
 
 
-@pytest.mark.parametrize(("storage", "is_unchanged", "is_link"), [("copy", True, False), ("link", True, True), ("link", False, False)])
+@pytest.mark.parametrize(
+    ("storage", "is_unchanged", "is_link"), [("copy", True, False), ("link", True, True), ("link", False, False)]
+)
 def test_only_unchanged_photos_are_linked(tmp_path: Path, storage: str, is_unchanged: bool, is_link: bool) -> None:
     source = tmp_path / "source.jpg"
     source.write_bytes(jpeg())

@@ -23,9 +23,13 @@ def png(width: int, height: int) -> bytes:
     return stream.getvalue()
 
 
-def sample(name: str, answer: str | None = "墙面裂缝", sizes: tuple[tuple[int, int], ...] = ((112, 112),)) -> Conversation:
+def sample(
+    name: str, answer: str | None = "墙面裂缝", sizes: tuple[tuple[int, int], ...] = ((112, 112),)
+) -> Conversation:
     turns = [Message("user", "<image>" * len(sizes) + "看图")] + ([Message("assistant", answer)] if answer else [])
-    return Conversation(name, tuple(turns), tuple(Photo(data=png(*size), name=name) for size in sizes), f"x.jsonl:{name}")
+    return Conversation(
+        name, tuple(turns), tuple(Photo(data=png(*size), name=name) for size in sizes), f"x.jsonl:{name}"
+    )
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|image_pad|>", "<|endoftext|>"])
@@ -47,7 +51,10 @@ def test_extreme_aspect_ratio_is_refused(processor: Processor) -> None:
 
 
 def test_batch_pads_and_marks(processor: Processor) -> None:
-    rows = [encode(sample("1"), processor), encode(sample("2", "长一些的回答，共有两句。", ((112, 112), (56, 84))), processor)]
+    rows = [
+        encode(sample("1"), processor),
+        encode(sample("2", "长一些的回答，共有两句。", ((112, 112), (56, 84))), processor),
+    ]
     rows.append(encode(sample("3", sizes=()), processor))
     for side in ("right", "left"):
         batch = Collator(processor, padding_side=side)(rows)  # type: ignore[arg-type]

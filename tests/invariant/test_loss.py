@@ -63,7 +63,7 @@ class Norms(TrainerCallback):
 
 
 def train(
-    model_folder: Path, processor: Processor, output: Path, batch: int, accumulate: int, kind: type[Trainer]
+    model_folder: Path, processor: Processor, output: Path, shape: tuple[int, int], kind: type[Trainer]
 ) -> list[tuple[float, float]]:
     set_seed(3)
     norms = Norms()
@@ -71,8 +71,8 @@ def train(
         model=Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder),
         args=TrainingArguments(
             output_dir=str(output),
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulate,
+            per_device_train_batch_size=shape[0],
+            gradient_accumulation_steps=shape[1],
             max_steps=3,
             learning_rate=1e-3,
             logging_steps=1,
@@ -92,7 +92,7 @@ def train(
 
 @pytest.mark.slow
 def test_gradient_accumulation_changes_nothing(tiny_model: Path, processor: Processor, tmp_path: Path) -> None:
-    runs = [train(tiny_model, processor, tmp_path, *shape, RiskTrainer) for shape in ((8, 1), (4, 2), (1, 8))]
+    runs = [train(tiny_model, processor, tmp_path, shape, RiskTrainer) for shape in ((8, 1), (4, 2), (1, 8))]
     # Measured: 2e-7 apart at most, relative.
     for other in runs[1:]:
         for (loss, norm), (other_loss, other_norm) in zip(runs[0], other, strict=True):
@@ -103,5 +103,5 @@ def test_gradient_accumulation_changes_nothing(tiny_model: Path, processor: Proc
 @pytest.mark.slow
 def test_plain_trainer_fails_the_same_check(tiny_model: Path, processor: Processor, tmp_path: Path) -> None:
     """What RiskTrainer is for: without it the loss depends on how rows are grouped. Measured: 1.6e-2 apart."""
-    whole, split = (train(tiny_model, processor, tmp_path, *shape, Trainer)[0] for shape in ((8, 1), (1, 8)))
+    whole, split = (train(tiny_model, processor, tmp_path, shape, Trainer)[0] for shape in ((8, 1), (1, 8)))
     assert abs(whole[1] - split[1]) > 1e-3 * whole[1]

@@ -66,7 +66,9 @@ def make_adapter_folder(folder: Path) -> Path:
 def test_missing_weight_is_an_error_not_a_random_number(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     name = next(name for name in weights if "q_proj.weight" in name)
-    save_file({key: value for key, value in weights.items() if key != name}, copied / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: value for key, value in weights.items() if key != name}, copied / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(ModelError, match=r"1 weights are missing .*q_proj\.weight"):
         load_model(copied)
 

@@ -43,7 +43,9 @@ def test_lora_reaches_the_vision_tower_when_it_is_not_frozen(tiny_model: Path) -
 
 
 def test_misspelt_target_names_the_choices(tiny_model: Path) -> None:
-    with pytest.raises(RecipeError, match=r"lora_target: q_porj names no trainable module; there are: all, down_proj, gate_proj"):
+    with pytest.raises(
+        RecipeError, match=r"lora_target: q_porj names no trainable module; there are: all, down_proj, gate_proj"
+    ):
         prepare_tuning(load_model(tiny_model), recipe(lora_target=("q_porj", "v_proj")))
 
 

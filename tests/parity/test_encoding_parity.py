@@ -41,7 +41,10 @@ CONVERSATIONS = {
         (("user", "<image>一"), ("assistant", "assistant 一"), ("user", "二？"), ("assistant", "三\n四")),
         [(150, 90)],
     ),
-    "latin and digits": ((("user", "Room 1-2-301 <image> ok?"), ("assistant", "it's 100%  fine \n\n yes")), [(90, 150)]),
+    "latin and digits": (
+        (("user", "Room 1-2-301 <image> ok?"), ("assistant", "it's 100%  fine \n\n yes")),
+        [(90, 150)],
+    ),
 }
 
 
@@ -63,9 +66,7 @@ def hf_messages(sample: Conversation) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 @pytest.mark.parametrize("layout", ["tiny_model", "tiny_model_hub"])
-def test_ids_equal_the_chat_template(
-    name: str, layout: str, photo: MakePhoto, request: pytest.FixtureRequest
-) -> None:
+def test_ids_equal_the_chat_template(name: str, layout: str, photo: MakePhoto, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(layout)
     sample = conversation(name, photo)
     tokenizer = AutoTokenizer.from_pretrained(folder)

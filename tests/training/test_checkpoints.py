@@ -5,7 +5,14 @@ import pytest
 from riskva.errors import OutputFolderError
 from riskva.training.checkpoints import checkpoints_in, missing_parts, newest_whole_checkpoint, require_whole
 
-PARTS = ("trainer_state.json", "training_args.bin", "scheduler.pt", "optimizer.pt", "rng_state.pth", "model.safetensors")
+PARTS = (
+    "trainer_state.json",
+    "training_args.bin",
+    "scheduler.pt",
+    "optimizer.pt",
+    "rng_state.pth",
+    "model.safetensors",
+)
 
 
 def make(folder: Path, step: int, without: str = "") -> Path:
