@@ -24,6 +24,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils.logging import disable_progress_bar
 
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, LEVEL_LABELS, default_question
 
@@ -378,6 +379,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--tie-word-embeddings", action="store_true")
     asked = parser.parse_args()
+    disable_progress_bar()
     build_tiny_model(
         asked.out,
         layout=asked.layout,
