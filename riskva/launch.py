@@ -39,7 +39,7 @@ def num_processes(asked: int | None) -> int:
 def launch(arguments: Sequence[str], count: int) -> int:
     """Run `riskva-run` with these arguments in `count` processes; the exit status of the run.
 
-    The first failing process decides the status; the others then get `GRACE_SECONDS` and are ended. SIGTERM and
+    Once a process has failed, the others get `GRACE_SECONDS` and are ended. SIGTERM and
     SIGINT are passed on to all, and none is ended early: each saves and stops by itself.
     """
     port = _free_port()
@@ -83,14 +83,18 @@ def _pass_on(workers: Sequence[subprocess.Popen[bytes]]) -> Callable[[int, Frame
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     deadline = float("inf")
-    status = 0
     while any(worker.poll() is None for worker in workers):
-        failed = [worker.returncode for worker in workers if worker.poll()]
-        if failed and failed[0] != StoppedBySignal.exit_code and deadline == float("inf"):
-            status, deadline = failed[0], time.monotonic() + GRACE_SECONDS
+        has_failed = any(worker.poll() not in (None, 0, StoppedBySignal.exit_code) for worker in workers)
+        if has_failed and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE_SECONDS
         if time.monotonic() > deadline:
             for worker in workers:
                 worker.kill()
         time.sleep(0.1)
-    codes = [worker.returncode for worker in workers]
-    return status or next((code for code in codes if code), 0)
+    return _status([worker.returncode for worker in workers])
+
+
+def _status(codes: Sequence[int]) -> int:
+    """A process's own exit status says more than the signals (negative codes) that its end brings on the others."""
+    own = [code for code in codes if code > 0]
+    return own[0] if own else int(any(codes))

@@ -7,14 +7,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {
-    local name
-    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+    local name names=${PYTHON:-python3.11 python3.12 python3.13 python3 python}
+    for name in $names; do
         if is_new_enough "$name"; then
             command -v "$name"
             return
         fi
     done
-    echo "RisKVA needs Python 3.11 or newer; found $(python3 --version 2>&1 || true)." >&2
+    echo "setup: RisKVA needs Python 3.11 or newer; none of these is: $names" >&2
     echo "Install it, or name one: PYTHON=/path/to/python3.11 bash $0" >&2
     return 1
 }

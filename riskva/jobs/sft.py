@@ -27,7 +27,7 @@ from riskva.training.arguments import build_arguments, compute_dtype
 from riskva.training.callbacks import BarWithoutLogs, StopOnSigterm, TrainerLog
 from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
-from riskva.training.distributed import decide_once
+from riskva.training.distributed import decide_once, leaving_the_group
 from riskva.training.plot import plot_losses
 from riskva.training.trainer import RiskTrainer
 
@@ -55,6 +55,11 @@ class Rows:
 
 def run(recipe: SftRecipe) -> None:
     """Train, save the model with all that it must carry, and draw the loss."""
+    with leaving_the_group():
+        _run(recipe)
+
+
+def _run(recipe: SftRecipe) -> None:
     args = build_arguments(recipe)
     set_seed(args.seed)
     checkpoint = decide_once(lambda: _claim_folder(recipe))

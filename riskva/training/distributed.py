@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -27,6 +28,16 @@ def decide_once(decide: Callable[[], T]) -> T:
     if isinstance(outcome[0], RiskvaError):
         raise outcome[0]
     return outcome[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def leaving_the_group() -> Iterator[None]:
+    """Leave the process group at the end, however it comes: a process that just ends aborts the others."""
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def any_process(flag: bool) -> bool:

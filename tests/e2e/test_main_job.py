@@ -37,7 +37,13 @@ def trained(tiny_model_hub: Path, prepared: Path, tmp_path_factory: pytest.TempP
 
 def test_sft_leaves_all_that_the_design_lists(trained: Path, tiny_model_hub: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert {"adapter_model.safetensors", "riskva.json", "recipe.yaml", "train_results.json", "trainer_log.jsonl"} <= names
+    assert {
+        "adapter_model.safetensors",
+        "riskva.json",
+        "recipe.yaml",
+        "train_results.json",
+        "trainer_log.jsonl",
+    } <= names
     assert {"training_loss.png", "preprocessor_config.json", "tokenizer.json", "chat_template.json"} <= names
     checkpoints = sorted(trained.glob("checkpoint-*"))
     assert checkpoints
@@ -92,7 +98,9 @@ def test_eval_writes_predictions_and_scores(
     assert (tmp_path / "p/generated_predictions.jsonl").read_bytes() == predictions.read_bytes()
 
 
-def test_batch_size_changes_no_greedy_answer(trained: Path, tiny_model_hub: Path, prepared: Path, tmp_path: Path) -> None:
+def test_batch_size_changes_no_greedy_answer(
+    trained: Path, tiny_model_hub: Path, prepared: Path, tmp_path: Path
+) -> None:
     keys = (f"model_name_or_path={tiny_model_hub}", f"adapter_name_or_path={trained}", f"dataset_dir={prepared}")
     for size in (1, 3):
         out = f"output_dir={tmp_path / str(size)}"
@@ -140,7 +148,10 @@ def test_real_photos_go_through(form: str, real_photos: Path, tiny_model: Path, 
     training = (f"output_dir={tmp_path / 'sft'}", "max_steps=2", "image_max_pixels=50176", *SHORT_TRAINING)
     assert riskva_run("sft_lora.yaml", *model, *training) == 0
     adapter = f"adapter_name_or_path={tmp_path / 'sft'}"
-    assert riskva_run("eval.yaml", *model, adapter, f"output_dir={tmp_path / 'eval'}", "max_new_tokens=16", "bf16=false") == 0
+    assert (
+        riskva_run("eval.yaml", *model, adapter, f"output_dir={tmp_path / 'eval'}", "max_new_tokens=16", "bf16=false")
+        == 0
+    )
     assert riskva_run("export.yaml", model[0], adapter, f"export_dir={tmp_path / 'merged'}") == 0
 
 

@@ -1,0 +1,117 @@
+"""A stopped run goes on with the same command, to the very same weights."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import SHORT_TRAINING, losses_of, riskva_run, start
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+NUM_STEPS = 24
+
+
+def keys(model: Path, data: Path, out: Path) -> tuple[str, ...]:
+    return (
+        f"model_name_or_path={model}",
+        f"dataset_dir={data}",
+        f"output_dir={out}",
+        f"max_steps={NUM_STEPS}",
+        "save_strategy=steps",
+        "save_steps=10",
+        "eval_strategy=no",
+        *SHORT_TRAINING,
+    )
+
+
+def wait_for_log(out: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not (out / "trainer_log.jsonl").exists():
+        assert time.monotonic() < deadline, "no training step in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("whole")
+    worker = start("sft_lora.yaml", *keys(tiny_model, prepared, out))
+    _, said = worker.communicate(timeout=200)
+    assert worker.returncode == 0, said
+    yield out
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_saves_and_the_same_command_goes_on(
+    processes: int, uninterrupted: Path, tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    command = (*keys(tiny_model, prepared, tmp_path), f"nproc_per_node={processes}")
+    worker = start("sft_lora.yaml", *command)
+    wait_for_log(tmp_path)
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=120)
+    assert worker.returncode == 75, said
+    assert "the same command goes on" in said
+    assert not (tmp_path / "train_results.json").exists()
+    worker = start("sft_lora.yaml", *command)
+    _, said = worker.communicate(timeout=200)
+    assert worker.returncode == 0, said
+    assert "going on from" in said
+    assert len(losses_of(tmp_path)) == NUM_STEPS
+    if processes == 1:
+        assert losses_of(tmp_path) == losses_of(uninterrupted)
+        resumed, whole = (load_file(out / "adapter_model.safetensors") for out in (tmp_path, uninterrupted))
+        assert all(resumed[name].equal(whole[name]) for name in whole)
+
+
+def test_killed_run_goes_on_from_its_last_whole_checkpoint(
+    uninterrupted: Path, tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    worker = start("sft_lora.yaml", *keys(tiny_model, prepared, tmp_path))
+    checkpoint = tmp_path / "checkpoint-10" / "trainer_state.json"
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.kill()
+    worker.communicate()
+    (tmp_path / "checkpoint-20").mkdir(exist_ok=True)  # what a kill in the middle of saving leaves
+    for part in (tmp_path / "checkpoint-20").iterdir():
+        part.unlink()
+    worker = start("sft_lora.yaml", *keys(tiny_model, prepared, tmp_path))
+    _, said = worker.communicate(timeout=200)
+    assert worker.returncode == 0, said
+    assert "checkpoint-20 is incomplete" in said
+    resumed, whole = (load_file(out / "adapter_model.safetensors") for out in (tmp_path, uninterrupted))
+    assert all(resumed[name].equal(whole[name]) for name in whole)
+
+
+def test_finished_run_is_refused_and_can_be_overwritten(
+    uninterrupted: Path, tiny_model: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert riskva_run("sft_lora.yaml", *keys(tiny_model, prepared, uninterrupted)) == 2
+    said = capsys.readouterr().err
+    assert "holds a finished run" in said
+    assert "overwrite_output_dir: true" in said
+
+
+def test_interrupted_prediction_goes_on(tiny_model: Path, prepared: Path, tmp_path: Path) -> None:
+    def predict(out: Path) -> Path:
+        places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={out}")
+        row_keys = (
+            "eval_dataset=building_defect_train",
+            "adapter_name_or_path=null",
+            "bf16=false",
+            "max_new_tokens=12",
+        )
+        assert riskva_run("predict.yaml", *places, *row_keys) == 0
+        return out / "generated_predictions.jsonl"
+
+    whole = predict(tmp_path / "out")
+    expected = whole.read_bytes()
+    lines = expected.splitlines(keepends=True)
+    torn = b"".join(lines[:3]) + lines[3][:20]
+    whole.with_name(whole.name + ".partial").write_bytes(torn)
+    whole.unlink()
+    assert predict(tmp_path / "out").read_bytes() == expected
