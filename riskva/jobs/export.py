@@ -16,7 +16,7 @@ from riskva.encoding import Encoded, Processor, encode, load_processor
 from riskva.encoding.processor import copy_processor_files
 from riskva.modeling.context import FILE_NAME, ModelContext
 from riskva.modeling.loading import attach_adapter, load_model, locate_adapter, locate_model
-from riskva.modeling.merging import check_export, logits_of, merge_and_save
+from riskva.modeling.merging import check_export, expected_logits, merge_and_save
 from riskva.recipe import ExportRecipe, recipe_to_yaml
 from riskva.report import default_question
 
@@ -36,7 +36,7 @@ def run(recipe: ExportRecipe) -> None:
     model = attach_adapter(load_model(folder), adapter)
     if recipe.export_device == "auto" and torch.accelerator.is_available():
         model = model.to(torch.accelerator.current_accelerator())
-    expected = logits_of(model, probe, processor)
+    expected = expected_logits(model, probe, processor)
     note(f"merging {recipe.adapter_name_or_path} into {recipe.model_name_or_path} ({model.dtype})")
     merge_and_save(model, recipe.export_dir, recipe.export_size)
     del model  # a 7B model need not lie in memory twice

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,12 @@ def wait_for_log(out: Path, seconds: float = 90) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def uninterrupted(tiny_model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     worker = start("sft_lora.yaml", *keys(tiny_model, prepared, out))
     _, said = worker.communicate(timeout=200)
     assert worker.returncode == 0, said
-    yield out
+    return out
 
 
 @pytest.mark.parametrize("processes", [1, 2])
