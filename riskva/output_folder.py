@@ -17,13 +17,14 @@ def claim(folder: Path, recipe_text: str, finished_file: str, owned: Iterable[st
 
     `recipe_text` is the resolved recipe and is written as `recipe.yaml`; a folder with the very same one and without
     `finished_file` is a run to go on with. With `overwrite`, files and folders that match the `owned` patterns are
-    deleted first, and nothing else. Raises `OutputFolderError` for every other folder with something in it.
+    deleted first, and nothing else. A folder with nothing but a `recipe.yaml` is that of a run that failed before it
+    began, and is free. Raises `OutputFolderError` for every other folder with something in it.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputFolderError(f"{folder} is a file; name a folder")
     if overwrite:
         _delete(folder, [*owned, finished_file, RECIPE_FILE])
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(path.name != RECIPE_FILE for path in folder.iterdir()):
         if _same_recipe(folder, recipe_text) and not (folder / finished_file).exists():
             return True
         raise OutputFolderError(_refusal(folder, finished_file))

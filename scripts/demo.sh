@@ -23,10 +23,10 @@ step() {
 
 step "Draw photos of defects" python scripts/draw_defects.py demo/photos --rows "${ROWS:-240}"
 step "Make a tiny model" python scripts/make_tiny_model.py demo/model
-step "1. Prepare: the table becomes data sets" riskva-run recipes/demo/prepare.yaml overwrite_output_dir=true
-step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml overwrite_output_dir=true
-step "3. Predict and score the test split" riskva-run recipes/demo/eval.yaml overwrite_output_dir=true
-step "4. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml overwrite_output_dir=true
+step "1. Prepare: the table becomes data sets" riskva-run recipes/demo/prepare.yaml
+step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml
+step "3. Predict and score the test split" riskva-run recipes/demo/eval.yaml
+step "4. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml
 
 cat <<END
 

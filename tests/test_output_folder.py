@@ -10,11 +10,14 @@ def test_empty_folder_is_taken_and_an_unfinished_run_goes_on(tmp_path: Path) -> 
     folder = tmp_path / "run"
     assert claim(folder, "a: 1\n", "done.json", [], overwrite=False) is False
     assert (folder / "recipe.yaml").read_text() == "a: 1\n"
-    assert claim(folder, "a: 1\n", "done.json", [], overwrite=False) is True
+    assert claim(folder, "a: 2\n", "done.json", [], overwrite=False) is False  # that run had not begun
+    (folder / "log").touch()
+    assert claim(folder, "a: 2\n", "done.json", [], overwrite=False) is True
 
 
 def test_other_contents_are_refused(tmp_path: Path) -> None:
     claim(tmp_path, "a: 1\n", "done.json", [], overwrite=False)
+    (tmp_path / "log").touch()
     with pytest.raises(OutputFolderError, match="unfinished run of another recipe"):
         claim(tmp_path, "a: 2\n", "done.json", [], overwrite=False)
     (tmp_path / "done.json").touch()

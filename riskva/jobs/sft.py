@@ -210,9 +210,20 @@ def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) 
     trainer.save_model()
     trainer.save_state()
     if trainer.eval_dataset is not None:
-        trainer.save_metrics("eval", trainer.evaluate())
+        trainer.save_metrics("eval", _evaluation_at_the_end(trainer))
     if recipe.plot_loss and trainer.is_world_process_zero():
         plot_losses(trainer.state.log_history, recipe.output_dir / "training_loss.png")
     trainer.save_metrics("train", metrics)  # last: this file says that the run is finished
-    kind = "adapter" if recipe.finetuning_type == "lora" else "model"
-    note(f"the {kind} lies in {recipe.output_dir}; score it with: riskva-run recipes/eval.yaml")
+    if recipe.finetuning_type == "lora":
+        keys = f"model_name_or_path={recipe.model_name_or_path} adapter_name_or_path={recipe.output_dir}"
+    else:
+        keys = f"model_name_or_path={recipe.output_dir} adapter_name_or_path=null"
+    note(f"saved in {recipe.output_dir}\nnext: riskva-run recipes/eval.yaml {keys} dataset_dir={recipe.dataset_dir}")
+
+
+def _evaluation_at_the_end(trainer: RiskTrainer) -> dict[str, float]:
+    """The evaluation after the last step: the one that training logged there, or a new one."""
+    for entry in reversed(trainer.state.log_history):
+        if "eval_loss" in entry and entry["step"] == trainer.state.global_step:
+            return entry
+    return trainer.evaluate()

@@ -55,15 +55,18 @@ def _fetch(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model_name_or_path: no folder {name}")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         patterns = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
         return Path(snapshot_download(name, allow_patterns=patterns))
-    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
-        reason = str(error).strip().splitlines()[0]
+    except HfHubHTTPError as error:
+        reason = f"the hub answers {error.response.status_code}; is the name right, and is access granted?"
+        raise ModelError(f"model_name_or_path: {name} is no folder here, and {reason}") from error
+    except (OSError, ValueError) as error:  # no network, offline mode, a name that no hub would accept
         raise ModelError(
-            f"model_name_or_path: {name} is no folder here and cannot be fetched from the hub ({reason}); "
-            "connect to the network, or download the model elsewhere and name its folder"
+            f"model_name_or_path: {name} is no folder here and cannot be fetched from the hub "
+            f"({type(error).__name__}); connect to the network, or download the model elsewhere and name its folder"
         ) from error
 
 
