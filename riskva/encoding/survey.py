@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from riskva.console import progress, warn
 from riskva.data.conversation import Conversation, Conversations
+from riskva.data.parallel import ordered_map
 from riskva.encoding.encode import Length, check_texts, measure
 from riskva.encoding.processor import Processor
 from riskva.errors import DataError
@@ -67,36 +68,56 @@ class Survey:
         )
 
 
-def survey(conversations: Conversations, processor: Processor, what: str) -> Survey:
-    """Measure every row; `what` names the rows in the progress line. No photo is decoded.
+def survey(conversations: Conversations, processor: Processor, what: str, num_workers: int = 1) -> Survey:
+    """Measure every row with `num_workers` threads; `what` names the rows in the progress line.
 
-    Raises `DataError` that lists all bad rows (the first few in words) when there are any.
+    No photo is decoded. Raises `DataError` that lists all bad rows (the first few in words) when there are any.
     """
-    faults: list[str] = []
-    ids: list[str] = []
-    lengths: list[Length] = []
-    system_prompts: set[str | None] = set()
-    questions: set[str] = set()
-    unanswered: list[str] = []
-    for index in progress(range(len(conversations)), len(conversations), f"measuring {what}"):
-        try:
-            conversation = conversations[index]
-            check_texts(conversation, processor)
-            lengths.append(measure(conversation, processor))
-        except DataError as error:
-            faults.append(str(error))
-            continue
-        ids.append(conversation.id)
-        system_prompts.add(conversation.system)
-        questions.add(_first_question(conversation))
-        if conversation.answer is None:
-            unanswered.append(conversation.id)
-    if faults:
-        shown = "\n  ".join(faults[:MOST_EXAMPLES])
-        raise DataError(f"{len(faults)} of {len(conversations)} rows of {what} cannot be used:\n  {shown}")
-    if not ids:
+    if not len(conversations):
         raise DataError(f"{what}: no rows")
-    return Survey(tuple(ids), tuple(lengths), frozenset(system_prompts), frozenset(questions), tuple(unanswered))
+    looks = ordered_map(lambda row: _look(row, processor), _rows(conversations), num_workers)
+    seen = list(progress(looks, len(conversations), f"measuring {what}"))
+    faults = [look for look in seen if isinstance(look, DataError)]
+    if faults:
+        shown = "\n  ".join(map(str, faults[:MOST_EXAMPLES]))
+        raise DataError(f"{len(faults)} of {len(seen)} rows of {what} cannot be used:\n  {shown}")
+    good = [look for look in seen if isinstance(look, _Look)]
+    return Survey(
+        ids=tuple(look.id for look in good),
+        lengths=tuple(look.length for look in good),
+        system_prompts=frozenset(look.system for look in good),
+        questions=frozenset(look.question for look in good),
+        unanswered=tuple(look.id for look in good if not look.is_answered),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    id: str
+    length: Length
+    system: str | None
+    question: str
+    is_answered: bool
+
+
+def _rows(conversations: Conversations) -> Iterator[Conversation | DataError]:
+    """Rows as they are read, by one thread: files are not shared between several."""
+    for index in range(len(conversations)):
+        try:
+            yield conversations[index]
+        except DataError as error:
+            yield error
+
+
+def _look(row: Conversation | DataError, processor: Processor) -> _Look | DataError:
+    if isinstance(row, DataError):
+        return row
+    try:
+        check_texts(row, processor)
+        length = measure(row, processor)
+    except DataError as error:
+        return error
+    return _Look(row.id, length, row.system, _first_question(row), row.answer is not None)
 
 
 def _first_question(conversation: Conversation) -> str:

@@ -37,6 +37,7 @@ class PromptDataset(Dataset[Prompt]):
 
     conversations: ConversationDataset
     processor: Processor
+    cutoff_len: int
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -46,9 +47,18 @@ class PromptDataset(Dataset[Prompt]):
         try:
             conversation = self.conversations[index]
             line = _known(conversation)
-            return Prompt(line, encode(conversation.prompt, self.processor))
+            return Prompt(line, self._encode(conversation.prompt))
         except DataError as error:
             return Prompt(line | {"predict": "", "level": None, "finish_reason": "error", "error": str(error)}, None)
+
+    def _encode(self, prompt: Conversation) -> Encoded:
+        encoded = encode(prompt, self.processor)
+        if len(encoded.input_ids) > self.cutoff_len:
+            raise DataError(
+                f"{prompt.where}: {len(encoded.input_ids)} tokens, over cutoff_len={self.cutoff_len}; "
+                "raise cutoff_len or lower image_max_pixels"
+            )
+        return encoded
 
 
 def _known(conversation: Conversation) -> Line:

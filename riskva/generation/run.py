@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from riskva import output_folder
 from riskva.console import note
 from riskva.data.datasets import open_datasets
+from riskva.data.parallel import num_cores
 from riskva.errors import SomeRowsFailed
 from riskva.files import write_whole
 from riskva.generation.predict import FILE_NAME, PromptDataset, predict
@@ -43,12 +43,12 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelConte
     answerer = build_answerer(recipe, processor)
     context.save(recipe.output_dir)
     predict(
-        PromptDataset(rows, processor),
+        PromptDataset(rows, processor, recipe.cutoff_len),
         answerer,
         context.report_format,
         recipe.output_dir,
         batch_size=recipe.per_device_eval_batch_size,
-        num_workers=min(MOST_WORKERS, os.cpu_count() or 1),
+        num_workers=recipe.preprocessing_num_workers or min(MOST_WORKERS, num_cores()),
     )
     return path, context
 

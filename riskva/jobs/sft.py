@@ -14,6 +14,7 @@ from riskva import output_folder
 from riskva.console import note, warn
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.manifest import read_manifest
+from riskva.data.parallel import num_cores
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import copy_processor_files
 from riskva.encoding.survey import Survey, survey
@@ -118,15 +119,16 @@ def _open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
     evaluation = _open(recipe, recipe.eval_dataset) if recipe.eval_dataset else None
     if recipe.val_size:
         train, evaluation = _split_off(train, recipe.val_size, seed)
-    found = survey(train, processor, "training rows")
+    num_workers = recipe.preprocessing_num_workers or num_cores()
+    found = survey(train, processor, "training rows", num_workers)
     if found.unanswered:
         raise DataError(
             f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}"
         )
     train = train.select(found.kept(recipe.cutoff_len, recipe.drop_overlong))
     if evaluation is not None:
-        kept = survey(evaluation, processor, "evaluation rows").kept(recipe.cutoff_len, recipe.drop_overlong)
-        evaluation = evaluation.select(kept)
+        found_too = survey(evaluation, processor, "evaluation rows", num_workers)
+        evaluation = evaluation.select(found_too.kept(recipe.cutoff_len, recipe.drop_overlong))
     return Rows(train, evaluation, found)
 
 

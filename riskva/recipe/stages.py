@@ -113,7 +113,7 @@ class PrepareRecipe(ReportKeys):
         "copy", description="JSONL only: copy unchanged photos or link them."
     )
     max_bad_share: Share = Field(0.05, description="The job fails when more than this share of the rows is bad.")
-    preprocessing_num_workers: Positive | None = Field(None, description="Processes; by default one a core.")
+    preprocessing_num_workers: Positive | None = Field(None, description="Threads; by default one a core.")
     overwrite_output_dir: bool = False
     preview: Path | None = Field(None, description="Print the first rows of this prepared file and do nothing else.")
     preview_rows: Positive = 3
@@ -143,8 +143,9 @@ class DataKeys(Frozen):
     media_dir: Path | None = Field(None, description="What image paths are relative to; default: dataset_dir.")
     max_samples: Positive | None = Field(None, description="Use at most this many rows of each data set.")
     cutoff_len: Positive = Field(4096, description="Longest row in tokens, image tokens included; none is ever cut.")
-    drop_overlong: bool = Field(False, description="Leave over-long rows out and list them, instead of refusing.")
-    preprocessing_num_workers: Positive | None = Field(None, description="Processes; by default one a core.")
+    preprocessing_num_workers: Positive | None = Field(
+        None, description="Threads that measure rows, or processes that read photos for prediction; default: the cores."
+    )
 
 
 class GenerationKeys(Frozen):
@@ -168,6 +169,7 @@ class SftRecipe(DataKeys, ModelKeys):
     overwrite_output_dir: bool = False
     dataset: Names = Field(description="Names in dataset_info.json; several are mixed.")
     eval_dataset: Names = ()
+    drop_overlong: bool = Field(False, description="Leave over-long rows out and list them, instead of refusing.")
     val_size: Annotated[float, Field(ge=0)] = Field(0.0, description="Share (or number) of train rows to evaluate on.")
     finetuning_type: Literal["lora", "full", "freeze"] = "lora"
     lora_rank: Positive = 64

@@ -47,18 +47,8 @@ def test_training_arguments_are_those_of_the_installed_transformers() -> None:
     assert set(training_schemas()) == set(held["fields"]) - left_out
 
 
-def test_recipes_load_no_heavy_library_and_quickly() -> None:
+def test_recipes_load_no_heavy_library() -> None:
     heavy = ["torch", "transformers", "datasets", "pyarrow", "numpy"]
-    program = f"""
-import sys, time
-start = time.perf_counter()
-import riskva.recipe
-print(time.perf_counter() - start, [name for name in {heavy} if name in sys.modules])
-"""
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(3)
-    ]
-    seconds = [float(run.stdout.split(" ", 1)[0]) for run in runs]
-    assert all(run.stdout.split(" ", 1)[1].strip() == "[]" for run in runs)
-    # Measured: 0.18 s on two busy cores. The best of three, so that a loaded machine does not fail it.
-    assert min(seconds) < 0.5
+    program = f"import sys, riskva.recipe\nprint([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
