@@ -63,7 +63,11 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int) -> subpro
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
     }
-    return subprocess.Popen([sys.executable, "-m", "riskva.cli", *arguments], env=os.environ | place)
+    return subprocess.Popen(_command(arguments), env=os.environ | place)
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "riskva.cli", *arguments]
 
 
 def _free_port() -> int:
