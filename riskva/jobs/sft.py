@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import ProgressCallback, TrainingArguments, set_seed
@@ -12,13 +9,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from riskva import output_folder
 from riskva.console import note, warn
-from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.manifest import read_manifest
-from riskva.data.parallel import num_cores
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import copy_processor_files
-from riskva.encoding.survey import Survey, survey
-from riskva.errors import DataError, StoppedBySignal
+from riskva.encoding.survey import Survey
+from riskva.errors import StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
 from riskva.modeling.tuning import num_weights, prepare_tuning
@@ -30,6 +25,7 @@ from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_once, leaving_the_group
 from riskva.training.plot import plot_losses
+from riskva.training.rows import Rows, open_rows
 from riskva.training.trainer import RiskTrainer
 
 FINISHED_FILE = "train_results.json"
@@ -45,15 +41,6 @@ OWNED_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What to train and evaluate on, and what the first pass over the training rows found."""
-
-    train: ConversationDataset
-    evaluation: ConversationDataset | None
-    survey: Survey
-
-
 def run(recipe: SftRecipe) -> None:
     """Train, save the model with all that it must carry, and draw the loss."""
     with leaving_the_group():
@@ -66,7 +53,7 @@ def _run(recipe: SftRecipe) -> None:
     checkpoint = decide_once(lambda: _claim_folder(recipe))
     folder = locate_model(recipe.model_name_or_path)
     processor = load_processor(folder, recipe.image_max_pixels, recipe.image_min_pixels)
-    rows = decide_once(lambda: _open_rows(recipe, processor, args.seed))
+    rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
     trainer = _build_trainer(recipe, args, folder, processor, rows)
     metrics = _train(trainer, recipe, checkpoint)
     _finish(trainer, recipe, metrics)
@@ -77,7 +64,7 @@ def plan(recipe: SftRecipe) -> list[str]:
     processor = load_processor(
         locate_model(recipe.model_name_or_path), recipe.image_max_pixels, recipe.image_min_pixels
     )
-    rows = _open_rows(recipe, processor, seed=int(recipe.training.get("seed", 42)))
+    rows = open_rows(recipe, processor, seed=int(recipe.training.get("seed", 42)))
     per_step = _rows_per_step(recipe)
     num_steps = -(-len(rows.train) // per_step)
     epochs = float(recipe.training.get("num_train_epochs", 3.0))
@@ -112,39 +99,6 @@ def _newest(output_dir: Path) -> str | None:
     checkpoint = newest_whole_checkpoint(output_dir)
     note(f"going on from {checkpoint}" if checkpoint else f"{output_dir} holds no whole checkpoint: starting afresh")
     return str(checkpoint) if checkpoint else None
-
-
-def _open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
-    train = _open(recipe, recipe.dataset)
-    evaluation = _open(recipe, recipe.eval_dataset) if recipe.eval_dataset else None
-    if recipe.val_size:
-        train, evaluation = _split_off(train, recipe.val_size, seed)
-    num_workers = recipe.preprocessing_num_workers or num_cores()
-    found = survey(train, processor, "training rows", num_workers)
-    if found.unanswered:
-        raise DataError(
-            f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}"
-        )
-    train = train.select(found.kept(recipe.cutoff_len, recipe.drop_overlong))
-    if evaluation is not None:
-        found_too = survey(evaluation, processor, "evaluation rows", num_workers)
-        evaluation = evaluation.select(found_too.kept(recipe.cutoff_len, recipe.drop_overlong))
-    return Rows(train, evaluation, found)
-
-
-def _open(recipe: SftRecipe, names: Sequence[str]) -> ConversationDataset:
-    return open_datasets(names, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
-
-
-def _split_off(
-    rows: ConversationDataset, val_size: float, seed: int
-) -> tuple[ConversationDataset, ConversationDataset]:
-    """Training and evaluation rows: `val_size` is a share below 1, a number of rows from 1 on."""
-    num_held_out = round(val_size * len(rows)) if val_size < 1 else int(val_size)
-    if not 0 < num_held_out < len(rows):
-        raise DataError(f"val_size: {val_size} takes {num_held_out} of {len(rows)} rows; both parts need at least one")
-    order = random.Random(seed).sample(range(len(rows)), len(rows))
-    return rows.select(sorted(order[num_held_out:])), rows.select(sorted(order[:num_held_out]))
 
 
 def _build_trainer(
