@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -72,7 +73,9 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return 0
     recipe = loaded.recipe
     if isinstance(recipe, SftRecipe) and not launch.is_launched():
-        count = launch.num_processes(recipe.nproc_per_node)
+        from riskva.training.distributed import num_processes
+
+        count = num_processes(recipe.nproc_per_node)
         if count > 1 or recipe.training.get("deepspeed"):  # DeepSpeed wants a launcher's environment for one too
             return launch.launch(arguments, count)
     _quiet_libraries()
@@ -110,6 +113,9 @@ def _guarded(work: Callable[[], int]) -> int:
     except RiskvaError as error:
         note(f"riskva-run: {error}")
         return error.exit_code
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         note("riskva-run: interrupted")
         return 130

@@ -27,15 +27,6 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ or "RANK" in os.environ
 
 
-def num_processes(asked: int | None) -> int:
-    """Processes to start on this machine: those asked for, or one a visible GPU."""
-    if asked is not None:
-        return asked
-    import torch
-
-    return max(1, torch.accelerator.device_count()) if torch.accelerator.is_available() else 1
-
-
 def launch(arguments: Sequence[str], count: int) -> int:
     """Run `riskva-run` with these arguments in `count` processes; the exit status of the run.
 

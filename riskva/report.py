@@ -43,6 +43,9 @@ class RiskLevel(enum.IntEnum):
 
 LEVEL_LABELS = ("轻微", "中等", "严重")
 
+BOLD_LABEL = re.compile(r"^[ \t]*\*\*(?P<label>[^*\n:：]+?)[ \t]*(?:\*\*[ \t]*[:：]|[:：]\*\*)", re.MULTILINE)
+"""A line that begins as a field does, whatever its label."""
+
 
 @dataclass(frozen=True)
 class ReportField:
@@ -130,7 +133,8 @@ class ReportFormat:
         """The report that `text` holds, or why it holds none.
 
         Every label must begin a line exactly once, in any order; asterisks may be missing and the colon may be
-        full-width. A value runs to the next label.
+        full-width. A value runs to the next label. A line that begins with a bold label of another format is no
+        part of a value: the text is a report of that format, not of this one.
         """
         matches = list(self._line_start().finditer(text))
         values = dict(_labelled_values(matches, text))
@@ -139,6 +143,9 @@ class ReportFormat:
         missing = [label for label in self.labels if not values.get(label, "").strip()]
         if missing:
             return Unparsed(text, f"missing or empty: {', '.join(missing)}")
+        unknown = [match["label"] for match in BOLD_LABEL.finditer(text) if match["label"] not in self.labels]
+        if unknown:
+            return Unparsed(text, f"field that the format does not have: {', '.join(unknown)}")
         if text[: matches[0].start()].strip():
             return Unparsed(text, "text before the first field")
         try:

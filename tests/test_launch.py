@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from riskva import launch
+from riskva.training.distributed import num_processes
 
 
 def test_statuses_of_processes_become_one() -> None:
@@ -29,7 +30,7 @@ def test_a_hanging_process_is_ended_after_another_failed(monkeypatch: pytest.Mon
 
 
 def test_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.num_processes(3) == 3
+    assert num_processes(3) == 3
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.delenv("RANK", raising=False)
     assert not launch.is_launched()

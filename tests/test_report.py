@@ -220,3 +220,11 @@ def test_a_format_has_one_level_only() -> None:
 def test_the_question_spells_out_the_form() -> None:
     report_format = _format("隐患", "等级")
     assert default_question(report_format).endswith("**隐患**: …\n**等级**: 轻微/中等/严重")
+
+
+@pytest.mark.parametrize("extra", ["**位置信息**: 厨房", "**位置信息：** 厨房", "  **位置**：厨房"])
+def test_a_field_of_another_format_is_no_part_of_a_value(extra: str) -> None:
+    report = RiskReport(RiskLevel.MINOR, dict.fromkeys(DEFAULT_FORMAT.text_labels, "文字"))
+    parsed = DEFAULT_FORMAT.parse(DEFAULT_FORMAT.render(report) + "\n" + extra)
+    assert isinstance(parsed, Unparsed)
+    assert "field that the format does not have: 位置" in parsed.reason

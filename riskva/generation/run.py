@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from riskva import output_folder
-from riskva.console import note
-from riskva.data.datasets import open_datasets
+from riskva.console import note, warn
+from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.parallel import num_cores
-from riskva.errors import SomeRowsFailed
+from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import write_whole
 from riskva.generation.predict import FILE_NAME, PromptDataset, predict
 from riskva.generation.setup import build_answerer, context_of, processor_of
@@ -40,6 +40,7 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelConte
     processor = processor_of(recipe, context)
     rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
     note(f"{len(rows)} rows of {', '.join(recipe.eval_dataset)}; loading {recipe.model_name_or_path}")
+    _warn_of_other_prompts(rows, context)
     answerer = build_answerer(recipe, processor)
     context.save(recipe.output_dir)
     predict(
@@ -51,6 +52,27 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelConte
         num_workers=recipe.preprocessing_num_workers or min(MOST_WORKERS, num_cores()),
     )
     return path, context
+
+
+def _warn_of_other_prompts(rows: ConversationDataset, context: ModelContext) -> None:
+    """Name both wordings when the rows are asked otherwise than the model was taught; the rows' own are used.
+
+    The first row that can be read stands for all: a data set's rows are asked alike, and reading all means reading
+    all photos.
+    """
+    for index in range(len(rows)):
+        try:
+            row = rows[index]
+        except DataError:
+            continue
+        question = next(message.content for message in row.messages if message.role == "user")
+        for name, asked, taught in (
+            ("system prompt", row.system, context.system_prompt),
+            ("question", question, context.question),
+        ):
+            if taught is not None and asked != taught:
+                warn(f"{row.where}: its {name} is {asked!r}, but the model was trained with {taught!r}")
+        return
 
 
 def plan_predictions(recipe: PredictRecipe | EvalRecipe) -> list[str]:

@@ -266,8 +266,15 @@ def _summary(built: _Built, num_rows: int, recipe: PrepareRecipe, output_dir: Pa
             yield f"{output_dir / one.name}  {one.rows} rows, {one.bytes / 1e6:.2f} MB, data set {name}"
     if built.photos:
         yield f"{len(built.photos)} photos beside them, {sum(one.bytes for one in built.photos) / 1e6:.2f} MB"
-    first = next(iter(built.files))
-    yield f"next: riskva-run recipes/sft_lora.yaml dataset_dir={output_dir} dataset={recipe.dataset_name}_{first}"
+    yield f"next: riskva-run recipes/sft_lora.yaml dataset_dir={output_dir}{_dataset_keys(recipe, list(built.files))}"
+
+
+def _dataset_keys(recipe: PrepareRecipe, splits: Sequence[str]) -> str:
+    """The overrides that sft_lora.yaml needs for these splits, where its own values would not name them."""
+    if recipe.dataset_name == "building_defect" and {"train", "val"} <= set(splits):
+        return ""
+    evaluation = f"eval_dataset={recipe.dataset_name}_val" if "val" in splits else "eval_dataset=null eval_strategy=no"
+    return f" dataset={recipe.dataset_name}_{splits[0]} {evaluation}"
 
 
 def _level_lines(levels: Mapping[str, Counter[RiskLevel]]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from riskva.training.arguments import build_arguments, compute_dtype
 from riskva.training.callbacks import BarWithoutLogs, StopOnSigterm, TrainerLog
 from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
-from riskva.training.distributed import decide_once, leaving_the_group
+from riskva.training.distributed import decide_once, leaving_the_group, num_processes
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.trainer import RiskTrainer
@@ -68,16 +68,19 @@ def plan(recipe: SftRecipe) -> list[str]:
     per_step = _rows_per_step(recipe)
     num_steps = -(-len(rows.train) // per_step)
     epochs = float(recipe.training.get("num_train_epochs", 3.0))
+    most = int(recipe.training.get("max_steps", -1))
+    total = most if most > 0 else round(num_steps * epochs)
     return [
         f"train on {len(rows.train)} rows of {', '.join(recipe.dataset)}, evaluate on {len(rows.evaluation or ())}",
         *rows.survey.histogram(),
-        f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {round(num_steps * epochs)} in all",
+        f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {total} in all",
     ]
 
 
 def _rows_per_step(recipe: SftRecipe) -> int:
     per_device = int(recipe.training.get("per_device_train_batch_size", 8))
-    return per_device * int(recipe.training.get("gradient_accumulation_steps", 1)) * (recipe.nproc_per_node or 1)
+    accumulated = int(recipe.training.get("gradient_accumulation_steps", 1))
+    return per_device * accumulated * num_processes(recipe.nproc_per_node)
 
 
 def _claim_folder(recipe: SftRecipe) -> str | None:

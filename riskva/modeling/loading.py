@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from riskva.console import note
 from riskva.errors import ModelError
 
 SUPPORTED_MODEL_TYPE = "qwen2_5_vl"
@@ -57,6 +59,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    note(f"no folder {name} here: looking for a model of that name on the hub")
     try:
         patterns = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
         return Path(snapshot_download(name, allow_patterns=patterns))
@@ -65,7 +68,7 @@ def _fetch(name: str) -> Path:
         raise ModelError(f"model_name_or_path: {name} is no folder here, and {reason}") from error
     except (OSError, ValueError) as error:  # no network, offline mode, a name that no hub would accept
         raise ModelError(
-            f"model_name_or_path: {name} is no folder here and cannot be fetched from the hub "
+            f"model_name_or_path: there is no folder {name}, and a model of that name cannot be fetched from the hub "
             f"({type(error).__name__}); connect to the network, or download the model elsewhere and name its folder"
         ) from error
 
@@ -103,7 +106,9 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
     """
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
     with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:

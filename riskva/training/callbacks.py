@@ -93,7 +93,17 @@ class StopOnSigterm(TrainerCallback):
         self.stopped = any_process(self.stopped)
         if self.stopped:
             control.should_save = True
+            control.should_evaluate = False  # whoever sent the signal will not wait for it
             control.should_training_stop = True
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """A stop in the middle of an epoch ends it: what is due at epochs' ends is not due then."""
+        if self.stopped:
+            control.should_save = False
+            control.should_evaluate = False
         return control
 
 
