@@ -354,10 +354,11 @@ def test_summary_tells_levels_floor_files_and_the_next_command(
     text = capsys.readouterr().out
     assert "train: 12 rows (轻微 6, 中等 3, 严重 3); always 轻微 would be right in 50.0%" in text
     assert f"{out / 'test-00000-of-00001.parquet'}  4 rows" in text
-    command = f"next: riskva-run recipes/sft_lora.yaml dataset_dir={out}"
-    assert f"{command} dataset=building_defect_train eval_dataset=null eval_strategy=no\n" in text
+    assert f"next: riskva-run recipes/sft_lora.yaml dataset_dir={out}\n" in text
     prepare.run(recipe(table, tmp_path / "named", dataset_name="roof", split={"train": 0.5, "val": 0.5}))
     assert "dataset=roof_train eval_dataset=roof_val\n" in capsys.readouterr().out
+    prepare.run(recipe(table, tmp_path / "two", split={"train": 0.5, "test": 0.5}))
+    assert "dataset=building_defect_train eval_dataset=null eval_strategy=no\n" in capsys.readouterr().out
 
 
 def test_a_split_whose_photos_are_all_bad_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
