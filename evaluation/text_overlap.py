@@ -60,9 +60,12 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
 def most_frequent(texts: Iterable[str]) -> str:
     """The text that occurs most often: the best that a constant answer can be guessed to be.
 
-    Of equally frequent ones it is the first in code point order, so that the order of rows does not matter.
+    Of equally frequent ones it is the first in code point order, so that the order of rows does not matter. Empty
+    texts (rows that could not even be read) are no answer, unless there are no others.
     """
     counts = Counter(texts)
+    if len(counts) > 1:
+        counts.pop("", None)
     return min(counts, key=lambda text: (-counts[text], text))
 
 

@@ -18,7 +18,8 @@ from types import ModuleType
 
 from riskva import __version__, launch
 from riskva.console import note, warn
-from riskva.errors import RiskvaError
+from riskva.devices import num_accelerators, num_processes
+from riskva.errors import RecipeError, RiskvaError
 from riskva.recipe import LoadedRecipe, Recipe, SftRecipe, load_recipe, recipe_to_yaml
 
 EPILOG = """\
@@ -72,11 +73,13 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         _print_plan(loaded)
         return 0
     recipe = loaded.recipe
+    if not isinstance(recipe, SftRecipe) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(f"stage {recipe.stage} runs in one process; start it without a launcher")
     if isinstance(recipe, SftRecipe) and not launch.is_launched():
-        from riskva.training.distributed import num_processes
-
         count = num_processes(recipe.nproc_per_node)
-        if count > 1 or recipe.training.get("deepspeed"):  # DeepSpeed wants a launcher's environment for one too
+        # One process needs a launcher's environment too under DeepSpeed, and where transformers would otherwise
+        # spread it over all visible GPUs by itself (DataParallel, which splits neither loss nor images rightly).
+        if count > 1 or recipe.training.get("deepspeed") or num_accelerators() > count:
             return launch.launch(arguments, count)
     _quiet_libraries()
     _job(recipe).run(recipe)
@@ -111,7 +114,8 @@ def _guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except RiskvaError as error:
-        note(f"riskva-run: {error}")
+        if not error.is_told_elsewhere:
+            print(f"riskva-run: {_own_words(error)}", file=sys.stderr, flush=True)
         return error.exit_code
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,6 +125,14 @@ def _guarded(work: Callable[[], int]) -> int:
         return 130
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the trace in a file
         return _unexpected(error)
+
+
+def _own_words(error: RiskvaError) -> str:
+    """The error's message; of one that a DataLoader worker raised, torch makes a whole trace, which ends with it."""
+    text = str(error)
+    if text.startswith("Caught ") and "\nriskva.errors." in text:
+        return text.rsplit("\nriskva.errors.", 1)[1].split(": ", 1)[1].strip()
+    return text
 
 
 def _unexpected(error: Exception) -> int:

@@ -18,11 +18,17 @@ Each is also an error of the standard library, so that a caller who knows nothin
 A message says what is wrong, where (file, row, key) and what to do about it.
 """
 
+from __future__ import annotations
+
 
 class RiskvaError(Exception):
-    """The root of the tree; `exit_code` is the status that `riskva-run` ends with."""
+    """The root of the tree; `exit_code` is the status that `riskva-run` ends with.
+
+    `is_told_elsewhere` is set where another process of the same run says it.
+    """
 
     exit_code = 1
+    is_told_elsewhere = False
 
 
 class RecipeError(RiskvaError, ValueError):
@@ -48,9 +54,13 @@ class MissingDataError(DataError, FileNotFoundError):
 class ImageError(DataError):
     """A photo cannot be read or used; `reason` is the short code that summaries count by."""
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "image_unreadable") -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Both arguments: the error crosses from one process to another."""
+        return type(self), (str(self), self.reason)
 
 
 class TooManyBadRowsError(DataError):

@@ -30,8 +30,8 @@ def is_launched() -> bool:
 def launch(arguments: Sequence[str], count: int) -> int:
     """Run `riskva-run` with these arguments in `count` processes; the exit status of the run.
 
-    Once a process has failed, the others get `GRACE_SECONDS` and are ended. SIGTERM and
-    SIGINT are passed on to all, and none is ended early: each saves and stops by itself.
+    Once a process has failed, the others get `GRACE_SECONDS` and are ended. SIGTERM and SIGINT are passed on to all,
+    and none is ended early: at SIGTERM each saves and stops by itself, at SIGINT each ends at once.
     """
     port = _free_port()
     workers = [_start(arguments, rank, count, port) for rank in range(count)]

@@ -1,9 +1,15 @@
-"""Who may write into an output folder: a fresh run, or the same run going on; nobody's files are lost by accident."""
+"""Who may write into an output folder: a fresh run, or the same run going on; nobody's files are lost by accident.
+
+A run first checks its folder, then all else that may be wrong, and takes the folder last, just before it begins. A
+folder that a run has taken bears a `recipe.yaml` whose first line says so.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from riskva.errors import OutputFolderError
@@ -11,47 +17,86 @@ from riskva.files import write_whole
 
 RECIPE_FILE = "recipe.yaml"
 
+MARK = "# The recipe of this run as riskva-run resolved it.\n"
 
-def claim(folder: Path, recipe_text: str, finished_file: str, owned: Iterable[str], overwrite: bool) -> bool:
-    """Make `folder` this run's own; True when it holds the same run, unfinished, to go on with.
 
-    `recipe_text` is the resolved recipe and is written as `recipe.yaml`; a folder with the very same one and without
-    `finished_file` is a run to go on with. With `overwrite`, files and folders that match the `owned` patterns are
-    deleted first, and nothing else. A folder with nothing but a `recipe.yaml` is that of a run that failed before it
-    began, and is free. Raises `OutputFolderError` for every other folder with something in it.
+@dataclass(frozen=True)
+class OutputFolder:
+    """A folder that one run wants to write into.
+
+    `recipe_text` is the resolved recipe without the keys that only say how to start. `finished_file` is written last
+    of all. `owned` are regular expressions for the names of all that such a run writes, directly in the folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputFolderError(f"{folder} is a file; name a folder")
-    if overwrite:
-        _delete(folder, [*owned, finished_file, RECIPE_FILE])
-    elif folder.is_dir() and any(path.name != RECIPE_FILE for path in folder.iterdir()):
-        if _same_recipe(folder, recipe_text) and not (folder / finished_file).exists():
+
+    path: Path
+    recipe_text: str
+    finished_file: str
+    owned: tuple[str, ...]
+    overwrite: bool
+
+    def check(self, inputs: Iterable[Path | str | None] = ()) -> bool:
+        """True when the folder holds this very run, unfinished, to go on with; False when it may be taken afresh.
+
+        Nothing is changed. An unfinished run of the same recipe goes on even with `overwrite`: the same command
+        resumes. Raises `OutputFolderError` for a folder with something else in it, unless `overwrite` lets this run
+        delete it: that takes a folder that a run of RisKVA has marked, and none of the `inputs` inside it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputFolderError(f"{self.path} is a file; name a folder")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return False
+        if self.holds_this_run_unfinished():
             return True
-        raise OutputFolderError(_refusal(folder, finished_file))
-    with write_whole(folder / RECIPE_FILE) as stream:
-        stream.write(recipe_text)
-    return False
+        if not self.overwrite:
+            raise OutputFolderError(self._refusal())
+        self._check_overwriting(inputs)
+        return False
 
+    def take(self, goes_on: bool) -> None:
+        """Make the folder this run's: delete what an overwritten run left, unless this run goes on, and mark it."""
+        if self.overwrite and not goes_on:
+            for path in self._owned_paths():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        with write_whole(self.path / RECIPE_FILE) as stream:
+            stream.write(MARK + self.recipe_text)
 
-def _same_recipe(folder: Path, recipe_text: str) -> bool:
-    path = folder / RECIPE_FILE
-    return path.is_file() and path.read_text(encoding="utf-8") == recipe_text
+    def holds_this_run(self) -> bool:
+        """Whether a run of the very same recipe has taken the folder."""
+        return self._recipe_there() == self.recipe_text
 
+    def holds_this_run_unfinished(self) -> bool:
+        """Whether such a run has not come to its end."""
+        return self.holds_this_run() and not (self.path / self.finished_file).exists()
 
-def _delete(folder: Path, patterns: Iterable[str]) -> None:
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    def _owned_paths(self) -> list[Path]:
+        pattern = re.compile("|".join([*self.owned, re.escape(self.finished_file), re.escape(RECIPE_FILE)]))
+        return [path for path in self.path.iterdir() if pattern.fullmatch(path.name)] if self.path.is_dir() else []
 
+    def _recipe_there(self) -> str | None:
+        path = self.path / RECIPE_FILE
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return text.removeprefix(MARK) if text.startswith(MARK) else None
 
-def _refusal(folder: Path, finished_file: str) -> str:
-    if (folder / finished_file).exists():
-        state = "holds a finished run"
-    elif (folder / RECIPE_FILE).exists():
-        state = f"holds an unfinished run of another recipe (compare {folder / RECIPE_FILE})"
-    else:
-        state = "is not empty"
-    return f"{folder} {state}; name another folder, or set overwrite_output_dir: true to replace what is there"
+    def _check_overwriting(self, inputs: Iterable[Path | str | None]) -> None:
+        here = self.path.resolve()
+        for name in inputs:
+            if name is not None and Path(name).exists() and Path(name).resolve().is_relative_to(here):
+                raise OutputFolderError(f"{name} lies in the output folder {self.path}: overwriting would delete it")
+        if self._recipe_there() is None and self._owned_paths():
+            names = ", ".join(sorted(path.name for path in self._owned_paths())[:5])
+            raise OutputFolderError(
+                f"{self.path} holds {names}, which no run of RisKVA has marked as its own: name another folder, or "
+                "delete them yourself"
+            )
+
+    def _refusal(self) -> str:
+        if self._recipe_there() is None:
+            return f"{self.path} is not empty; name another folder"
+        if (self.path / self.finished_file).exists():
+            state = "holds a finished run"
+        else:
+            state = f"holds an unfinished run of another recipe (compare {self.path / RECIPE_FILE})"
+        return f"{self.path} {state}; name another folder, or set overwrite_output_dir: true to replace what is there"

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from riskva import launch
-from riskva.training.distributed import num_processes
+from riskva.devices import num_processes
 
 
 def test_statuses_of_processes_become_one() -> None:

@@ -1,37 +1,76 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from riskva.errors import OutputFolderError
-from riskva.output_folder import claim
+from riskva.output_folder import MARK, OutputFolder
+
+MakeFolder = Callable[..., OutputFolder]
 
 
-def test_empty_folder_is_taken_and_an_unfinished_run_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert claim(folder, "a: 1\n", "done.json", [], overwrite=False) is False
-    assert (folder / "recipe.yaml").read_text() == "a: 1\n"
-    assert claim(folder, "a: 2\n", "done.json", [], overwrite=False) is False  # that run had not begun
-    (folder / "log").touch()
-    assert claim(folder, "a: 2\n", "done.json", [], overwrite=False) is True
+@pytest.fixture
+def folder(tmp_path: Path) -> MakeFolder:
+    def make(recipe: str = "a: 1\n", overwrite: bool = False) -> OutputFolder:
+        return OutputFolder(tmp_path / "run", recipe, "done.json", (r"checkpoint-\d+", r"model\.bin"), overwrite)
+
+    return make
 
 
-def test_other_contents_are_refused(tmp_path: Path) -> None:
-    claim(tmp_path, "a: 1\n", "done.json", [], overwrite=False)
-    (tmp_path / "log").touch()
-    with pytest.raises(OutputFolderError, match="unfinished run of another recipe"):
-        claim(tmp_path, "a: 2\n", "done.json", [], overwrite=False)
-    (tmp_path / "done.json").touch()
+def test_empty_folder_is_taken_and_an_unfinished_run_goes_on(folder: MakeFolder) -> None:
+    run = folder()
+    assert run.check() is False
+    assert not run.path.exists()
+    run.take(goes_on=False)
+    assert (run.path / "recipe.yaml").read_text() == MARK + "a: 1\n"
+    assert run.check() is True
+    assert folder(overwrite=True).check() is True  # the same command resumes, whatever else it says
+
+
+def test_other_contents_are_refused(folder: MakeFolder) -> None:
+    folder().take(goes_on=False)
+    with pytest.raises(OutputFolderError, match=r"unfinished run of another recipe.*overwrite_output_dir: true"):
+        folder("a: 2\n").check()
+    (folder().path / "done.json").touch()
     with pytest.raises(OutputFolderError, match="holds a finished run"):
-        claim(tmp_path, "a: 1\n", "done.json", [], overwrite=False)
-    (tmp_path / "file").touch()
+        folder().check()
+    assert folder(overwrite=True).check() is False
+
+
+def test_a_file_is_no_folder(folder: MakeFolder) -> None:
+    folder().path.write_text("")
     with pytest.raises(OutputFolderError, match="is a file"):
-        claim(tmp_path / "file", "a: 1\n", "done.json", [], overwrite=False)
+        folder().check()
 
 
-def test_overwriting_deletes_only_what_a_run_writes(tmp_path: Path) -> None:
-    (tmp_path / "thesis.docx").touch()
-    (tmp_path / "checkpoint-3").mkdir()
-    with pytest.raises(OutputFolderError, match="is not empty"):
-        claim(tmp_path, "a: 1\n", "done.json", ["checkpoint-*"], overwrite=False)
-    assert claim(tmp_path, "a: 1\n", "done.json", ["checkpoint-*"], overwrite=True) is False
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "thesis.docx"]
+def test_overwriting_deletes_only_what_such_a_run_writes(folder: MakeFolder) -> None:
+    run = folder(overwrite=True)
+    run.take(goes_on=False)
+    for name in ("thesis.docx", "checkpoint-best", "model.bin.txt", "done.json", "model.bin"):
+        (run.path / name).touch()
+    (run.path / "checkpoint-3").mkdir()
+    run.take(goes_on=run.check())
+    left = sorted(path.name for path in run.path.iterdir())
+    assert left == ["checkpoint-best", "model.bin.txt", "recipe.yaml", "thesis.docx"]
+
+
+def test_unmarked_folders_are_not_overwritten(folder: MakeFolder) -> None:
+    run = folder(overwrite=True)
+    run.path.mkdir()
+    (run.path / "notes.txt").touch()
+    assert run.check() is False  # nothing that would be deleted
+    (run.path / "recipe.yaml").write_text("my: own recipe\n")
+    with pytest.raises(OutputFolderError, match=r"recipe\.yaml, which no run of RisKVA has marked"):
+        run.check()
+
+
+def test_inputs_are_never_overwritten(folder: MakeFolder) -> None:
+    run = folder(overwrite=True)
+    run.take(goes_on=False)
+    (run.path / "done.json").touch()
+    (run.path / "model.bin").touch()
+    with pytest.raises(OutputFolderError, match="lies in the output folder"):
+        run.check([None, run.path / "model.bin"])
+    with pytest.raises(OutputFolderError, match="lies in the output folder"):
+        run.check([str(run.path)])
+    assert run.check(["Qwen/Qwen2.5-VL-7B-Instruct"]) is False

@@ -60,6 +60,10 @@ class Conversation:
             raise DataError(
                 f"{self.where}: {num_marks} {IMAGE_PLACEHOLDER} mark(s) in the text, {len(self.photos)} image(s) given"
             )
+        if any(IMAGE_PLACEHOLDER in message.content for message in self.messages if message.role == "assistant"):
+            raise DataError(
+                f"{self.where}: {IMAGE_PLACEHOLDER} in an assistant's turn; a model cannot answer with images"
+            )
         roles = [message.role for message in self.messages]
         turns = roles[1:] if roles[:1] == ["system"] else roles
         expected = ["user", "assistant"] * ((len(turns) + 1) // 2)

@@ -44,7 +44,7 @@ class _Sample:
 class ConversationDataset:
     """Conversations by number, each read when it is asked for; picklable, so DataLoader workers can share the work.
 
-    `dataset[i]` raises `DataError`, with file and line, when row i is bad; `faults` lists all such rows at once.
+    `dataset[i]` raises `DataError`, with file and line, when row i is bad.
     """
 
     def __init__(self, samples: Sequence[_Sample]) -> None:
@@ -65,32 +65,9 @@ class ConversationDataset:
         """Each sample's id, in order and all different; no row is read for it."""
         return [sample.id for sample in self._samples]
 
-    def where(self, index: int) -> str:
-        """`file:row (id …)` of sample `index`, known even when the row itself is bad."""
-        sample = self._samples[index]
-        return f"{sample.file.source.path}:{sample.file.source.line(sample.row)} (id {sample.id})"
-
     def select(self, indices: Sequence[int]) -> ConversationDataset:
         """The samples with these numbers, in this order."""
         return ConversationDataset([self._samples[index] for index in indices])
-
-    def faults(self) -> Iterator[tuple[int, DataError]]:
-        """The number and the error of each row that cannot be read or whose image file is missing.
-
-        No picture is decoded for it.
-        """
-        for index in range(len(self)):
-            try:
-                self[index]
-            except DataError as error:
-                yield index, error
-
-    def check(self) -> None:
-        """Raises `DataError` that lists the first bad rows, if there are any."""
-        faults = [str(error) for _, error in self.faults()]
-        if faults:
-            shown = "\n  ".join(faults[:10])
-            raise DataError(f"{len(faults)} of {len(self)} rows cannot be read:\n  {shown}")
 
 
 def open_datasets(

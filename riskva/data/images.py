@@ -114,7 +114,7 @@ def _opened(photo: Photo) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file: {photo.path}", "image_missing") from error
+        raise ImageError(f"{name}: no image file {photo.path}; see media_dir", "image_missing") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not a picture that can be read{_hint(photo)}", "image_unreadable") from error
     except Image.DecompressionBombError as error:

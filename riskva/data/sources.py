@@ -159,7 +159,13 @@ class ParquetSource:
             self._process, self._file = os.getpid(), pq.ParquetFile(self.path)
         if self._group is None or self._group[0] != number:
             assert self._file is not None
-            self._group = (number, self._file.read_row_group(number, use_threads=False))
+            try:
+                self._group = (number, self._file.read_row_group(number, use_threads=False))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"{self.path}: rows {self._starts[number] + 1} to {self._starts[number + 1]} cannot be "
+                    f"read ({error}); copy or prepare the file again"
+                ) from error
         return self._group[1]
 
 

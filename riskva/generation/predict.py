@@ -14,7 +14,7 @@ from riskva.console import note, progress
 from riskva.data.conversation import Conversation
 from riskva.data.datasets import ConversationDataset
 from riskva.encoding import Encoded, Processor, encode
-from riskva.errors import DataError
+from riskva.errors import DataError, OutputFolderError
 from riskva.generation.answer import Answer
 from riskva.report import ReportFormat, RiskReport
 
@@ -87,6 +87,7 @@ def predict(
     partial, final = folder / (FILE_NAME + ".partial"), folder / FILE_NAME
     done = _whole_lines(partial)
     if done:
+        check_ids(partial, dataset.conversations.ids[:done])
         note(f"going on after {done} rows that an earlier run finished")
     rest = range(done, len(dataset))
     loader = DataLoader(dataset, sampler=rest, batch_size=batch_size, num_workers=num_workers, collate_fn=list[Prompt])
@@ -96,6 +97,17 @@ def predict(
             stream.flush()
     partial.replace(final)
     return final
+
+
+def check_ids(path: Path, expected: Sequence[str]) -> None:
+    """Raise `OutputFolderError` unless the file's lines are of the rows with these ids: the data may have changed."""
+    with path.open(encoding="utf-8") as stream:
+        ids = [json.loads(line)["id"] for line in stream]
+    if ids != list(expected):
+        raise OutputFolderError(
+            f"{path} answers other rows than the data set now has, or in another order; delete it or "
+            "name another folder"
+        )
 
 
 def _whole_lines(partial: Path) -> int:

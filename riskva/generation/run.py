@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from riskva import output_folder
+from evaluation.predictions import Prediction
 from riskva.console import note, warn
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.parallel import num_cores
 from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import write_whole
-from riskva.generation.predict import FILE_NAME, PromptDataset, predict
-from riskva.generation.setup import build_answerer, context_of, processor_of
+from riskva.generation.predict import FILE_NAME, PromptDataset, check_ids, predict
+from riskva.generation.setup import build_answerer, processor_of
 from riskva.modeling.context import ModelContext
+from riskva.modeling.resolving import resolve_context
+from riskva.output_folder import OutputFolder
 from riskva.recipe import recipe_to_yaml
 from riskva.recipe.stages import EvalRecipe, PredictRecipe
+from riskva.report import ReportFormat
 
 FAILED_FILE = "failed_rows.jsonl"
-OWNED_FILES = (FILE_NAME, FILE_NAME + ".partial", FAILED_FILE, "metrics.json", "riskva.json")
+OWNED_FILES = tuple(map(re.escape, (FILE_NAME, FILE_NAME + ".partial", FAILED_FILE, "metrics.json", "riskva.json")))
 MOST_WORKERS = 4
 
 
-def claim_output(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> None:
-    """Take the recipe's output folder for this run, or for the interrupted one that it goes on with."""
+def output_folder_of(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> OutputFolder:
+    """The recipe's output folder; a run of it is finished with `finished_file`."""
     comparable = recipe.model_copy(update={"overwrite_output_dir": False})
-    output_folder.claim(
+    return OutputFolder(
         recipe.output_dir, recipe_to_yaml(comparable), finished_file, OWNED_FILES, recipe.overwrite_output_dir
     )
 
 
-def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelContext]:
-    """Answer every row of the recipe's data sets; the finished predictions file, and the rules of the model."""
-    context = context_of(recipe)
+def inputs_of(recipe: PredictRecipe | EvalRecipe) -> list[Path | str | None]:
+    """What the recipe reads, and overwriting must not delete."""
+    return [recipe.model_name_or_path or None, recipe.adapter_name_or_path, recipe.dataset_dir]
+
+
+def predict_recipe(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> tuple[Path, ReportFormat]:
+    """Answer every row of the recipe's data sets; the finished predictions file, and the form of its reports."""
+    goes_on = output.check(inputs_of(recipe))
+    context = _context(recipe)
     path = recipe.output_dir / FILE_NAME
-    if path.is_file():
-        note(f"{path} is complete already")
-        return path, context
-    processor = processor_of(recipe, context)
     rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    if goes_on and path.is_file():
+        note(f"{path} is complete already")
+        check_ids(path, rows.ids)
+        return path, context.report_format
+    processor = processor_of(recipe, context)
     note(f"{len(rows)} rows of {', '.join(recipe.eval_dataset)}; loading {recipe.model_name_or_path}")
     _warn_of_other_prompts(rows, context)
     answerer = build_answerer(recipe, processor)
+    output.take(goes_on)
     context.save(recipe.output_dir)
     predict(
         PromptDataset(rows, processor, recipe.cutoff_len),
@@ -51,7 +65,12 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe) -> tuple[Path, ModelConte
         batch_size=recipe.per_device_eval_batch_size,
         num_workers=recipe.preprocessing_num_workers or min(MOST_WORKERS, num_cores()),
     )
-    return path, context
+    return path, context.report_format
+
+
+def _context(recipe: PredictRecipe | EvalRecipe) -> ModelContext:
+    answer_fields = recipe.report_format() if isinstance(recipe, EvalRecipe) else None
+    return resolve_context(recipe, recipe.dataset_dir, answer_fields)
 
 
 def _warn_of_other_prompts(rows: ConversationDataset, context: ModelContext) -> None:
@@ -75,11 +94,13 @@ def _warn_of_other_prompts(rows: ConversationDataset, context: ModelContext) -> 
         return
 
 
-def plan_predictions(recipe: PredictRecipe | EvalRecipe) -> list[str]:
+def plan_predictions(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> list[str]:
     """What `predict_recipe` would do. Loads no weights and writes nothing."""
-    context = context_of(recipe)
+    goes_on = output.check(inputs_of(recipe))
+    context = _context(recipe)
     rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
     return [
+        *(["go on with the unfinished run in " + str(recipe.output_dir)] if goes_on else []),
         f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)}, {recipe.per_device_eval_batch_size} at a time",
         f"photos between {context.image_min_pixels} and {context.image_max_pixels} pixels, "
         f"at most {recipe.max_new_tokens} new tokens",
@@ -87,16 +108,18 @@ def plan_predictions(recipe: PredictRecipe | EvalRecipe) -> list[str]:
     ]
 
 
-def raise_for_failed_rows(predictions: Path) -> None:
-    """List the rows that carry an error in `failed_rows.jsonl` and raise `SomeRowsFailed`, if there are any."""
-    with predictions.open(encoding="utf-8") as stream:
-        lines = [json.loads(line) for line in stream]
-    failed = [line for line in lines if line.get("error")]
-    if not failed:
-        return
-    path = predictions.with_name(FAILED_FILE)
-    with write_whole(path) as stream:
-        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
-    raise SomeRowsFailed(
-        f"{len(failed)} of {len(lines)} rows failed, listed in {path}; the first: {failed[0]['error']}"
-    )
+def write_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:
+    """List the rows that carry an error in `failed_rows.jsonl`, if there are any."""
+    failed = [row for row in predictions if row.error is not None]
+    if failed:
+        with write_whole(folder / FAILED_FILE) as stream:
+            stream.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in failed)
+
+
+def raise_for_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:
+    """Raise `SomeRowsFailed` if any row carries an error."""
+    errors = [row.error for row in predictions if row.error is not None]
+    if errors:
+        raise SomeRowsFailed(
+            f"{len(errors)} of {len(predictions)} rows failed, listed in {folder / FAILED_FILE}; the first: {errors[0]}"
+        )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from evaluation.predictions import read_predictions
 from riskva.console import note
 from riskva.generation.predict import FILE_NAME
-from riskva.generation.run import claim_output, plan_predictions, predict_recipe, raise_for_failed_rows
+from riskva.generation.run import (
+    output_folder_of,
+    plan_predictions,
+    predict_recipe,
+    raise_for_failed_rows,
+    write_failed_rows,
+)
 from riskva.recipe import PredictRecipe
 
 
 def run(recipe: PredictRecipe) -> None:
     """Write `generated_predictions.jsonl`."""
-    claim_output(recipe, finished_file=FILE_NAME)
-    path, _ = predict_recipe(recipe)
+    path, _ = predict_recipe(recipe, output_folder_of(recipe, finished_file=FILE_NAME))
     note(f"the answers lie in {path}")
-    raise_for_failed_rows(path)
+    predictions = read_predictions(path)
+    write_failed_rows(predictions, recipe.output_dir)
+    raise_for_failed_rows(predictions, recipe.output_dir)
 
 
 def plan(recipe: PredictRecipe) -> list[str]:
     """What `run` would do."""
-    return plan_predictions(recipe)
+    return plan_predictions(recipe, output_folder_of(recipe, finished_file=FILE_NAME))

@@ -2,68 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from transformers import ProgressCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from riskva import output_folder
 from riskva.console import note, warn
 from riskva.data.manifest import read_manifest
+from riskva.devices import num_processes
 from riskva.encoding import Collator, Processor, load_processor
-from riskva.encoding.processor import copy_processor_files
+from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Survey
 from riskva.errors import StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
+from riskva.modeling.resolving import resolve_context
 from riskva.modeling.tuning import num_weights, prepare_tuning
+from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT
 from riskva.training.arguments import build_arguments, compute_dtype
 from riskva.training.callbacks import BarWithoutLogs, StopOnSigterm, TrainerLog
 from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
-from riskva.training.distributed import decide_once, leaving_the_group, num_processes
+from riskva.training.distributed import decide_once, leaving_the_group
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.trainer import RiskTrainer
 
 FINISHED_FILE = "train_results.json"
 OWNED_FILES = (
-    "checkpoint-*",
-    "adapter_*",
-    "model*.safetensors*",
-    "*_results.json",
-    "trainer_log.jsonl",
-    "trainer_state.json",
-    "training_*",
-    "riskva.json",
+    r"checkpoint-\d+",
+    r"adapter_(model\.safetensors|config\.json)",
+    r"model(-\d+-of-\d+)?\.safetensors",
+    r"model\.safetensors\.index\.json",
+    r"(generation_)?config\.json",
+    r"(all|eval|train)_results\.json",
+    r"trainer_(log\.jsonl|state\.json)",
+    r"training_(args\.bin|loss\.png)",
+    r"riskva\.json",
+    *map(re.escape, PROCESSOR_FILES),
 )
+HOW_TO_START = ("resume_from_checkpoint",)
+"""Training keys that say how a run starts, not what it is."""
 
 
 def run(recipe: SftRecipe) -> None:
     """Train, save the model with all that it must carry, and draw the loss."""
     with leaving_the_group():
-        _run(recipe)
-
-
-def _run(recipe: SftRecipe) -> None:
-    args = build_arguments(recipe)
-    set_seed(args.seed)
-    checkpoint = decide_once(lambda: _claim_folder(recipe))
-    folder = locate_model(recipe.model_name_or_path)
-    processor = load_processor(folder, recipe.image_max_pixels, recipe.image_min_pixels)
-    rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
-    trainer = _build_trainer(recipe, args, folder, processor, rows)
-    metrics = _train(trainer, recipe, checkpoint)
-    _finish(trainer, recipe, metrics)
+        args = build_arguments(recipe)
+        set_seed(args.seed)
+        output = _output(recipe)
+        checkpoint = decide_once(lambda: _checkpoint(recipe, output))
+        folder = locate_model(recipe.model_name_or_path)
+        processor = _processor(recipe, folder)
+        rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
+        trainer = _build_trainer(recipe, args, folder, processor, rows)
+        decide_once(lambda: output.take(goes_on=checkpoint is not None))
+        metrics = _train(trainer, recipe, checkpoint)
+        _finish(trainer, recipe, metrics)
 
 
 def plan(recipe: SftRecipe) -> list[str]:
     """What `run` would do: rows, their lengths, steps. Loads no weights and writes nothing."""
-    processor = load_processor(
-        locate_model(recipe.model_name_or_path), recipe.image_max_pixels, recipe.image_min_pixels
-    )
+    checkpoint = _checkpoint(recipe, _output(recipe))
+    processor = _processor(recipe, locate_model(recipe.model_name_or_path))
     rows = open_rows(recipe, processor, seed=int(recipe.training.get("seed", 42)))
     per_step = _rows_per_step(recipe)
     num_steps = -(-len(rows.train) // per_step)
@@ -71,6 +75,7 @@ def plan(recipe: SftRecipe) -> list[str]:
     most = int(recipe.training.get("max_steps", -1))
     total = most if most > 0 else round(num_steps * epochs)
     return [
+        *([f"go on from {checkpoint}"] if checkpoint else []),
         f"train on {len(rows.train)} rows of {', '.join(recipe.dataset)}, evaluate on {len(rows.evaluation or ())}",
         *rows.survey.histogram(),
         f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {total} in all",
@@ -83,25 +88,45 @@ def _rows_per_step(recipe: SftRecipe) -> int:
     return per_device * accumulated * num_processes(recipe.nproc_per_node)
 
 
-def _claim_folder(recipe: SftRecipe) -> str | None:
-    """The checkpoint to go on from, or None for a fresh start."""
-    asked = recipe.training.get("resume_from_checkpoint")
-    if asked and str(asked).lower() != "true":
-        return str(require_whole(Path(asked)))
-    if asked:
-        return _newest(recipe.output_dir)
-    training = {name: value for name, value in recipe.training.items() if name != "resume_from_checkpoint"}
+def _output(recipe: SftRecipe) -> OutputFolder:
+    training = {name: value for name, value in recipe.training.items() if name not in HOW_TO_START}
     comparable = recipe.model_copy(update={"overwrite_output_dir": False, "training": training})
-    goes_on = output_folder.claim(
+    return OutputFolder(
         recipe.output_dir, recipe_to_yaml(comparable), FINISHED_FILE, OWNED_FILES, recipe.overwrite_output_dir
     )
-    return _newest(recipe.output_dir) if goes_on else None
 
 
-def _newest(output_dir: Path) -> str | None:
-    checkpoint = newest_whole_checkpoint(output_dir)
-    note(f"going on from {checkpoint}" if checkpoint else f"{output_dir} holds no whole checkpoint: starting afresh")
-    return str(checkpoint) if checkpoint else None
+def _checkpoint(recipe: SftRecipe, output: OutputFolder) -> str | None:
+    """The checkpoint to go on from, or None for a fresh start.
+
+    An unfinished run of the same recipe goes on from its newest whole checkpoint, so that the command that was stopped
+    resumes whatever it said at first; `resume_from_checkpoint: false` starts afresh with `overwrite_output_dir`.
+    """
+    asked = recipe.training.get("resume_from_checkpoint")
+    is_wanted = str(asked).lower() == "true"
+    if asked is not False and output.holds_this_run_unfinished():
+        newest = newest_whole_checkpoint(recipe.output_dir)
+        if newest is not None:
+            note(f"going on from {newest}")
+            return str(newest)
+        note(f"{recipe.output_dir} holds no whole checkpoint: starting afresh")
+    if asked and not is_wanted:
+        return str(require_whole(Path(asked)))
+    if is_wanted and not output.holds_this_run():
+        newest = newest_whole_checkpoint(recipe.output_dir)
+        if newest is not None:
+            note(f"going on from {newest}, with another recipe than it was begun with")
+            return str(newest)
+    output.check([recipe.model_name_or_path, recipe.adapter_name_or_path, recipe.dataset_dir])
+    return None
+
+
+def _processor(recipe: SftRecipe, folder: Path) -> Processor:
+    """The base's processor; an adapter that is trained on keeps the pixel limits that it was begun with."""
+    if recipe.adapter_name_or_path is None:
+        return load_processor(folder, recipe.image_max_pixels, recipe.image_min_pixels)
+    context = resolve_context(recipe, recipe.dataset_dir)
+    return load_processor(folder, context.image_max_pixels, context.image_min_pixels)
 
 
 def _build_trainer(
@@ -120,7 +145,7 @@ def _build_trainer(
     trainer = RiskTrainer(
         model=tuned,
         args=args,
-        train_dataset=EncodedDataset(rows.train, processor),
+        train_dataset=EncodedDataset(rows.train, processor, rows.train_lengths),
         eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
         data_collator=Collator(processor, always_an_image=args.world_size > 1),
         write_extras=write_extras,
@@ -173,7 +198,7 @@ def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) 
     if recipe.plot_loss and trainer.is_world_process_zero():
         plot_losses(trainer.state.log_history, recipe.output_dir / "training_loss.png")
     trainer.save_metrics("train", metrics)  # last: this file says that the run is finished
-    if recipe.finetuning_type == "lora":
+    if recipe.finetuning_type == "lora":  # also when the recipe named an adapter to train on
         keys = f"model_name_or_path={recipe.model_name_or_path} adapter_name_or_path={recipe.output_dir}"
     else:
         keys = f"model_name_or_path={recipe.output_dir} adapter_name_or_path=null"

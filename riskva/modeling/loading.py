@@ -32,7 +32,10 @@ def locate_model(name_or_path: str) -> Path:
     if not config_path.is_file():
         hint = " (it holds an adapter: name it as adapter_name_or_path)" if is_adapter(folder) else ""
         raise ModelError(f"{folder}: no config.json, so this is no model folder{hint}")
-    model_type = json.loads(config_path.read_text(encoding="utf-8")).get("model_type")
+    try:
+        model_type = json.loads(config_path.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{config_path}: damaged ({error}); copy it again") from error
     if model_type != SUPPORTED_MODEL_TYPE:
         raise ModelError(f"{folder}: model_type is {model_type!r}; RisKVA trains {SUPPORTED_MODEL_TYPE!r} (Qwen2.5-VL)")
     return folder
@@ -111,6 +114,8 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
+    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        raise ModelError(f"{folder}: no {SAFETENSORS_WEIGHTS_NAME}; adapters in other file formats are not read")
     with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
         differing = set(stored.keys()) ^ set(get_peft_model_state_dict(adapted))
     if differing:

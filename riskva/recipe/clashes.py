@@ -73,6 +73,13 @@ def sft_clashes(values: Values) -> Iterator[Clash]:
         yield Clash(("dataset",), "names no data set")
     if values.get("eval_dataset") and values.get("val_size"):
         yield Clash(("val_size", "eval_dataset"), "eval_dataset and val_size contradict each other; keep one")
+    if _is_empty(values.get("lora_target", True)):
+        yield Clash(("lora_target",), "names no module; all means every linear module of what is not frozen")
+    if values.get("adapter_name_or_path") and values.get("finetuning_type", "lora") != "lora":
+        yield Clash(
+            ("finetuning_type", "adapter_name_or_path"),
+            "training on with an adapter is finetuning_type: lora; export it first to train the whole model",
+        )
     size = values.get("val_size", 0)
     if size > 1 and size != int(size):
         yield Clash(("val_size",), f"a share below 1 or a whole number of rows, found {size:g}")

@@ -12,6 +12,8 @@ from typing import Any
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from riskva.console import duration, note
+from riskva.errors import OutputFolderError
+from riskva.files import write_whole
 from riskva.training.distributed import any_process
 
 
@@ -24,9 +26,22 @@ class TrainerLog(TrainerCallback):
         self._first_step = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock; after a resume the rate counts from the step that it resumed at."""
+        """Start the clock; after a resume the rate and the log go on from the step that it resumed at."""
         self._started = time.monotonic()
         self._first_step = state.global_step
+        if state.is_world_process_zero and self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["current_steps"] <= state.global_step]
+            with write_whole(self._path) as stream:
+                stream.writelines(kept if state.global_step else [])
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Refuse to train on from a finished run's checkpoint: Trainer would add a step and save it."""
+        if state.global_step >= state.max_steps:
+            raise OutputFolderError(
+                f"the checkpoint is at step {state.global_step} of {state.max_steps}: nothing is left to train; raise "
+                "num_train_epochs or max_steps"
+            )
 
     def on_log(
         self,
@@ -72,6 +87,7 @@ class StopOnSigterm(TrainerCallback):
 
     def __init__(self) -> None:
         self.stopped = False
+        self._has_signal = False
         self._previous: Any = None
 
     def __enter__(self) -> StopOnSigterm:
@@ -82,7 +98,7 @@ class StopOnSigterm(TrainerCallback):
         signal.signal(signal.SIGTERM, self._previous)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
+        self._has_signal = True
         note("SIGTERM: finishing this step, then saving")
 
     def on_step_end(
@@ -90,7 +106,7 @@ class StopOnSigterm(TrainerCallback):
     ) -> TrainerControl:
         """Ask for a save and an end once the signal has come."""
         # Signals reach processes at different steps; all must save and stop at the same one.
-        self.stopped = any_process(self.stopped)
+        self.stopped = any_process(self._has_signal)
         if self.stopped:
             control.should_save = True
             control.should_evaluate = False  # whoever sent the signal will not wait for it

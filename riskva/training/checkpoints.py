@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from riskva.console import warn
@@ -55,9 +53,3 @@ def require_whole(checkpoint: Path) -> Path:
     if missing:
         raise OutputFolderError(f"resume_from_checkpoint: {checkpoint} lacks {', '.join(missing)}")
     return checkpoint
-
-
-def remove_checkpoints(checkpoints: Iterable[Path]) -> None:
-    """Delete the folders."""
-    for checkpoint in checkpoints:
-        shutil.rmtree(checkpoint)

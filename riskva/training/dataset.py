@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Dataset
@@ -16,6 +17,8 @@ class EncodedDataset(Dataset[Encoded]):
 
     conversations: Conversations
     processor: Processor
+    lengths: Sequence[int] | None = None
+    """Tokens of each row, where they are known: `group_by_length` needs them."""
 
     def __len__(self) -> int:
         return len(self.conversations)

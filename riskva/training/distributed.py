@@ -6,20 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 
 from riskva.errors import RiskvaError
 
 T = TypeVar("T")
-
-
-def num_processes(asked: int | None) -> int:
-    """Processes to start on this machine: those asked for, or one a visible GPU."""
-    if asked is not None:
-        return asked
-    return max(1, torch.accelerator.device_count()) if torch.accelerator.is_available() else 1
 
 
 def decide_once(decide: Callable[[], T]) -> T:
@@ -34,6 +26,7 @@ def decide_once(decide: Callable[[], T]) -> T:
             outcome = [error]
     broadcast_object_list(outcome)
     if isinstance(outcome[0], RiskvaError):
+        outcome[0].is_told_elsewhere = dist.get_rank() != 0
         raise outcome[0]
     return outcome[0]  # type: ignore[return-value]
 

@@ -19,6 +19,8 @@ class Rows:
     """What to train and evaluate on, and what the first pass over the training rows found."""
 
     train: ConversationDataset
+    train_lengths: Sequence[int]
+    """Tokens of each training row."""
     evaluation: ConversationDataset | None
     survey: Survey
 
@@ -34,15 +36,16 @@ def open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
         train, evaluation = _split_off(train, recipe.val_size, seed)
     num_workers = recipe.preprocessing_num_workers or num_cores()
     found = survey(train, processor, "training rows", num_workers)
-    if found.unanswered:
-        raise DataError(
-            f"{len(found.unanswered)} rows have no answer to learn from: {', '.join(found.unanswered[:10])}"
-        )
-    train = train.select(found.kept(recipe.cutoff_len, recipe.drop_overlong))
+    kept = _usable(found, recipe)
     if evaluation is not None:
-        found_too = survey(evaluation, processor, "evaluation rows", num_workers)
-        evaluation = evaluation.select(found_too.kept(recipe.cutoff_len, recipe.drop_overlong))
-    return Rows(train, evaluation, found)
+        evaluation = evaluation.select(_usable(survey(evaluation, processor, "evaluation rows", num_workers), recipe))
+    return Rows(train.select(kept), [found.lengths[i].total for i in kept], evaluation, found)
+
+
+def _usable(found: Survey, recipe: SftRecipe) -> list[int]:
+    if found.unanswered:
+        raise DataError(f"{len(found.unanswered)} rows have no answer: {', '.join(found.unanswered[:10])}")
+    return found.kept(recipe.cutoff_len, recipe.drop_overlong)
 
 
 def _open(recipe: SftRecipe, names: Sequence[str]) -> ConversationDataset:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from riskva.encoding import IGNORED
+from riskva.training.sampling import LengthSampler
 
 
 def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -36,11 +37,12 @@ def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: f
 
 
 class RiskTrainer(Trainer):
-    """transformers' Trainer with two differences, and usable in its place.
+    """transformers' Trainer with three differences.
 
     - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
       Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
       accumulation; evaluation is a mean over tokens too, whatever the batch size.
+    - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
 
     Batches come from `riskva.encoding.Collator`.
@@ -49,11 +51,26 @@ class RiskTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, write_extras: Callable[[Path], None] | None = None, **kwargs: Any) -> None:
+        if kwargs.get("compute_metrics") is not None:
+            raise ValueError("RiskTrainer evaluates the loss alone, without logits: it never calls compute_metrics")
         super().__init__(*args, **kwargs)
         # Makes Trainer count the supervised tokens of the step; the model itself never computes the loss.
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
         self._write_extras = write_extras
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+        """Trainer's sampler; under `group_by_length` one that knows the rows' lengths and resumes exactly."""
+        rows = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = getattr(rows, "lengths", None)
+        if self.args.train_sampling_strategy != "group_by_length" or lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthSampler(batch, lengths, self.args.data_seed or self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
+        """Rows in their order: evaluation is a sum over them, and needs no grouping by length."""
+        return SequentialSampler(cast(Sized, eval_dataset))
 
     def compute_loss(
         self,

@@ -85,14 +85,62 @@ def test_training_says_what_to_mend(
     assert "unexpected" not in said
 
 
-def test_strangers_files_are_never_deleted(prepared: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_strangers_files_are_never_deleted(
+    prepared: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "thesis.docx").write_text("years of work")
+    strangers = ("thesis.docx", "training_data", "my_results.json", "requirements.txt", "checkpoint-best", "notes.json")
+    for name in strangers:
+        (out / name).write_text("years of work")
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={out}")
-    assert riskva_run("sft_lora.yaml", *places, "max_steps=1", *SHORT_TRAINING) == 2
-    assert riskva_run("sft_lora.yaml", *places, "max_steps=1", "overwrite_output_dir=true", *SHORT_TRAINING) == 0
-    assert (out / "thesis.docx").read_text() == "years of work"
+    command = ("sft_lora.yaml", *places, "max_steps=1", "eval_strategy=no", *SHORT_TRAINING)
+    assert riskva_run(*command) == 2
+    assert riskva_run(*command, "overwrite_output_dir=true") == 0
+    assert riskva_run(*command, "overwrite_output_dir=true", "seed=3") == 0
+    assert all((out / name).read_text() == "years of work" for name in strangers)
+
+    model = (out / "adapter_model.safetensors").read_bytes()
+    assert riskva_run(*command, "overwrite_output_dir=true", "dataset=building_defect_tain") == 1
+    adapter = f"adapter_name_or_path={out}"
+    assert riskva_run(*command, "overwrite_output_dir=true", adapter) == 2
+    assert "overwriting would delete it" in capsys.readouterr().err
+    assert (out / "adapter_model.safetensors").read_bytes() == model
+
+
+def test_export_never_overwrites_its_base(
+    prepared: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, adapter = Path(shutil.copytree(tiny_model, tmp_path / "base")), tmp_path / "adapter"
+    places = (f"model_name_or_path={base}", f"dataset_dir={prepared}", f"output_dir={adapter}")
+    assert riskva_run("sft_lora.yaml", *places, "max_steps=1", "eval_strategy=no", *SHORT_TRAINING) == 0
+    names = {path.name for path in base.iterdir()}
+    onto_itself = (f"adapter_name_or_path={adapter}", f"export_dir={base}", "overwrite_output_dir=true")
+    assert riskva_run("export.yaml", places[0], *onto_itself) == 2
+    assert "lies in the output folder" in capsys.readouterr().err
+    assert {path.name for path in base.iterdir()} == names
+
+
+def test_a_photo_that_breaks_in_a_worker_names_file_and_row(
+    jsonl: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its header is whole, so that only decoding finds it, in a DataLoader worker."""
+    photo = first_photo(jsonl, "train")
+    photo.write_bytes(photo.read_bytes()[:-400])
+    places = (f"model_name_or_path={tiny_model}", f"dataset_dir={jsonl}", f"output_dir={tmp_path / 'out'}")
+    training = [key for key in SHORT_TRAINING if not key.startswith("dataloader_num_workers")]
+    assert riskva_run("sft_lora.yaml", *places, *training, "dataloader_num_workers=1", "eval_strategy=no") == 1
+    said = capsys.readouterr().err
+    assert "train.jsonl:1 (id " in said
+    assert "Traceback" not in said
+    assert "unexpected" not in said
+
+
+def test_group_by_length_trains_on_every_row(prepared: Path, tiny_model: Path, tmp_path: Path) -> None:
+    places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={tmp_path / 'out'}")
+    keys = ("group_by_length=true", "num_train_epochs=2", "per_device_train_batch_size=4")
+    assert riskva_run("sft_lora.yaml", *places, *SHORT_TRAINING, *keys) == 0
+    assert (tmp_path / "out/eval_results.json").is_file()
 
 
 def test_export_that_does_not_answer_alike_is_an_error(

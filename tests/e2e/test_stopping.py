@@ -114,3 +114,42 @@ def test_interrupted_prediction_goes_on(tiny_model: Path, prepared: Path, tmp_pa
     whole.with_name(whole.name + ".partial").write_bytes(torn)
     whole.unlink()
     assert predict(tmp_path / "out").read_bytes() == expected
+
+
+def test_prediction_does_not_go_on_with_other_rows(
+    tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={tmp_path}")
+    command = ("eval.yaml", *places, "adapter_name_or_path=null", "bf16=false", "max_new_tokens=4")
+    assert riskva_run(*command) == 0
+    lines = (tmp_path / "generated_predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "generated_predictions.jsonl").unlink()
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "generated_predictions.jsonl.partial").write_bytes(lines[1] + lines[0])
+    assert riskva_run(*command) == 2
+    assert "answers other rows" in capsys.readouterr().err
+
+
+def test_resuming_a_finished_run_adds_no_step(
+    uninterrupted: Path, tiny_model: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (uninterrupted / "adapter_model.safetensors").read_bytes()
+    command = keys(tiny_model, prepared, uninterrupted)
+    assert riskva_run("sft_lora.yaml", *command, "resume_from_checkpoint=true") == 2
+    assert "holds a finished run" in capsys.readouterr().err
+    assert riskva_run("sft_lora.yaml", *command, "resume_from_checkpoint=true", "plot_loss=false") == 2
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert (uninterrupted / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_the_stopped_command_goes_on_even_if_it_said_overwrite(
+    uninterrupted: Path, tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    command = (*keys(tiny_model, prepared, tmp_path), "overwrite_output_dir=true")
+    worker = start("sft_lora.yaml", *command)
+    wait_for_log(tmp_path)
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=120)
+    assert worker.returncode == 75, said
+    assert riskva_run("sft_lora.yaml", *command) == 0
+    assert losses_of(tmp_path) == losses_of(uninterrupted)

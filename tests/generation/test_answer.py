@@ -9,8 +9,7 @@ from user_rows import drawn_conversations
 
 from riskva.encoding import Collator, Processor, encode, load_processor
 from riskva.generation.answer import Answerer, generation_settings
-from riskva.generation.setup import build_answerer, context_of, processor_of
-from riskva.modeling.context import ModelContext
+from riskva.generation.setup import build_answerer
 from riskva.recipe import PredictRecipe
 
 
@@ -57,25 +56,3 @@ def test_sampling_keys_reach_the_settings(tiny_model_hub: Path, processor: Proce
     keys = recipe(tiny_model_hub, do_sample=True, temperature=0.3, top_p=0.8, repetition_penalty=1.1)
     settings = generation_settings(keys, processor)
     assert (settings.temperature, settings.top_p, settings.repetition_penalty) == (0.3, 0.8, 1.1)
-
-
-def test_context_is_the_adapters_and_a_contradiction_is_said(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    ModelContext(base_model="m", image_max_pixels=50176).save(tmp_path)
-    silent = recipe(tiny_model, adapter_name_or_path=str(tmp_path))
-    assert context_of(silent).image_max_pixels == 50176
-    assert processor_of(silent, context_of(silent)).image_processor.size["longest_edge"] == 50176
-    assert capsys.readouterr().err == ""
-    loud = recipe(tiny_model, adapter_name_or_path=str(tmp_path), image_max_pixels=100352)
-    assert context_of(loud).image_max_pixels == 100352
-    said = capsys.readouterr().err
-    assert "100352" in said
-    assert "50176" in said
-
-
-def test_base_model_without_context_gets_the_defaults(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    context = context_of(recipe(tiny_model, image_max_pixels=12544))
-    assert context.image_max_pixels == 12544
-    assert capsys.readouterr().err == ""
