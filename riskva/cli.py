@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -32,6 +33,9 @@ examples:
 exit status: 0 done, 1 the job failed, 2 the recipe or the call is wrong, 3 done but some rows failed,
 75 stopped by SIGTERM after saving (the same command goes on).
 """
+
+
+STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +85,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         # spread it over all visible GPUs by itself (DataParallel, which splits neither loss nor images rightly).
         if count > 1 or recipe.training.get("deepspeed") or num_accelerators() > count:
             return launch.launch(arguments, count)
+    launch.end_with_the_launcher()
     _quiet_libraries()
     _job(recipe).run(recipe)
     return 0
@@ -137,6 +142,10 @@ def _own_words(error: RiskvaError) -> str:
 
 def _unexpected(error: Exception) -> int:
     """Say what happened in one line; keep the trace for whoever mends it."""
+    if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
+        where = error.filename or "the output"
+        print(f"riskva-run: {error.strerror}: {where}; make room or name another output folder", file=sys.stderr)
+        return 1
     if type(error).__name__ == "OutOfMemoryError":
         note(
             "riskva-run: the accelerator is out of memory. Lower per_device_train_batch_size (and raise "
@@ -154,4 +163,4 @@ def _unexpected(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch.leave(main())

@@ -7,19 +7,26 @@ deepspeed, `riskva-run` just runs.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from riskva.errors import StoppedBySignal
 
 GRACE_SECONDS = 20.0
 """How long the other processes may take to end by themselves once one has failed."""
+
+
+LAUNCHER = "RISKVA_LAUNCHER"
+"""The environment variable that tells a process of a run who started it."""
 
 
 def is_launched() -> bool:
@@ -52,6 +59,7 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int) -> subpro
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
     }
     return subprocess.Popen(_command(arguments), env=os.environ | place)
@@ -59,6 +67,32 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int) -> subpro
 
 def _command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "riskva.cli", *arguments]
+
+
+def end_with_the_launcher() -> None:
+    """End this process when the launcher that started it is killed: two runs would share the folder otherwise."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is not None:
+        threading.Thread(target=_watch, args=(int(launcher),), daemon=True).start()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with `status`, whatever its libraries do in their last moments.
+
+    Threads of gloo and DeepSpeed that outlive the interpreter abort the process now and then, after all is saved.
+    """
+    if LAUNCHER not in os.environ:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _watch(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _free_port() -> int:

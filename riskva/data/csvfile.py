@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from riskva.errors import DataError, MissingDataError
 
@@ -44,14 +46,36 @@ class CsvFile:
     label: str
     header: tuple[str, ...]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The header's names without the nameless columns, such as Excel leaves at the end."""
+        return tuple(name for name in self.header if name)
+
     def rows(self) -> Iterator[CsvRow]:
         """The rows below the header, in order; lines without any text are passed over.
 
-        Raises `DataError` when a quoted cell never ends, since every row behind it would be lost in it.
+        Raises `DataError` when a quote is left open, since the rows behind it would be lost in its cell.
         """
-        rows = (row for row in _rows(self.path, self.encoding) if not row.is_blank)
+        rows = (row for row in _rows(self.path, self.encoding, len(self.header)) if not row.is_blank)
         next(rows)
         yield from rows
+
+    def fault(self, row: CsvRow) -> tuple[str, str] | None:
+        """A short code and a message when `row` does not fit the header, None when it does."""
+        lines = f" (lines {row.line} to {row.last_line}: is a quote left open?)" if row.last_line > row.line else ""
+        if row.fault:
+            return "malformed_row", f"quotes do not fit ({row.fault}){lines}; double a quote inside a quoted cell"
+        if len(row.cells) != len(self.header):
+            message = f"{len(row.cells)} cells, the header has {len(self.header)}{lines}; quote cells with commas"
+            return "wrong_cell_count", message
+        for number, (name, cell) in enumerate(zip(self.header, row.cells, strict=True), start=1):
+            if not name and cell.strip():
+                return "nameless_column", f"column {number} holds {cell!r} and has no name; name it in the header"
+        return None
+
+    def cells(self, row: CsvRow) -> dict[str, str]:
+        """The cells of `row` by column, as far as it has them and they are named."""
+        return {name: cell for name, cell in zip(self.header, row.cells, strict=False) if name}
 
 
 def open_csv(path: Path, accepts: Callable[[Sequence[str]], bool] = bool) -> CsvFile:
@@ -78,7 +102,7 @@ def open_csv(path: Path, accepts: Callable[[Sequence[str]], bool] = bool) -> Csv
 
 
 def _check_is_text(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         raise MissingDataError(f"{path}: no such file; csv_path must name a CSV table")
     with path.open("rb") as stream:
         start = stream.read(8)
@@ -109,13 +133,16 @@ def _header(path: Path, encoding: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in first.cells)
 
 
-def _rows(path: Path, encoding: str) -> Iterator[CsvRow]:
+def _rows(path: Path, encoding: str, width: int = 0) -> Iterator[CsvRow]:
+    """All rows, the header too; with its `width` in cells, rows that swallowed others are found."""
     with path.open(encoding=encoding, newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        lines: list[str] = []
+        reader = csv.reader(_kept(stream, lines), strict=True)
         while True:
+            lines.clear()
             line = reader.line_num + 1
             try:
-                cells = next(reader)
+                row = CsvRow(tuple(next(reader)), line, reader.line_num)
             except StopIteration:
                 return
             except csv.Error as error:
@@ -123,9 +150,37 @@ def _rows(path: Path, encoding: str) -> Iterator[CsvRow]:
                     raise DataError(
                         f"{path}:{line}: a quoted cell that begins in this row does not end ({error}); close the quote"
                     ) from error
-                yield CsvRow((), line, reader.line_num, str(error))
-            else:
-                yield CsvRow(tuple(cells), line, reader.line_num)
+                row = CsvRow((), line, reader.line_num, str(error))
+            if width > 2 and _swallowed_rows(lines, width):
+                raise DataError(
+                    f"{path}:{line}: the row that begins here runs on to line {row.last_line}, over lines that are "
+                    'rows themselves: a quote is left open; close it, or double it ("") where it is part of the text'
+                )
+            yield row
+
+
+def _kept(stream: Iterable[str], lines: list[str]) -> Iterator[str]:
+    for line in stream:
+        lines.append(line)
+        yield line
+
+
+def _swallowed_rows(lines: Sequence[str], width: int) -> bool:
+    """Whether most of what follows the first of a row's physical `lines` is rows of `width` cells, and not text.
+
+    Text with line breaks may hold a line with just as many commas by accident. So few such lines count only if the
+    first line is a whole row as well, which it is not where a cell is broken off.
+    """
+    others = [line for line in lines[1:] if line.strip()]
+    whole = [line for line in others if _num_cells(line, csv.QUOTE_MINIMAL) == width]
+    return 2 * len(whole) > len(others) and (len(whole) > 2 or _num_cells(lines[0], csv.QUOTE_NONE) >= width)
+
+
+def _num_cells(line: str, quoting: Literal[0, 3]) -> int:
+    try:
+        return len(next(csv.reader([line], quoting=quoting), []))
+    except csv.Error:
+        return 0  # a cell of over 128 KB
 
 
 def _lost_the_rest(error: csv.Error) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +113,22 @@ def _with_distinct_ids(samples: Sequence[_Sample]) -> list[_Sample]:
     owners: dict[str, set[str]] = {}
     for sample in samples:
         owners.setdefault(sample.id, set()).add(sample.file.entry.name)
-    taken: Counter[str] = Counter()
-    distinct = []
-    for sample in samples:
-        shared = len(owners[sample.id]) > 1
-        name = f"{sample.file.entry.name}/{sample.id}" if shared else sample.id
-        taken[name] += 1
-        unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        distinct.append(sample if unique == sample.id else _Sample(sample.file, sample.row, unique))
-    return distinct
+    names = [f"{one.file.entry.name}/{one.id}" if len(owners[one.id]) > 1 else one.id for one in samples]
+    unique_names = _numbered(names)
+    return [
+        one if name == one.id else _Sample(one.file, one.row, name)
+        for one, name in zip(samples, unique_names, strict=True)
+    ]
+
+
+def _numbered(names: Sequence[str]) -> Iterator[str]:
+    """The names, all different: from its second time on a name gets a number that makes none of the others."""
+    taken, numbers = set(names), dict[str, int]()
+    for name in names:
+        numbers[name] = numbers.get(name, 0) + 1
+        unique = name
+        while numbers[name] > 1 and unique in taken:
+            unique = f"{name}#{numbers[name]}"
+            numbers[name] += unique in taken
+        taken.add(unique)
+        yield unique

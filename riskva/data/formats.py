@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def _list(value: Any, column: str, place: RowPlace) -> list[Any]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise place.fault(f"column {column!r}: expected a JSON list, found {_short(value)}") from error
     if value in (None, ""):
         return []
@@ -163,7 +164,7 @@ def _decoded(text: str, place: RowPlace) -> bytes:
 def _found(name: str, place: RowPlace) -> Path:
     candidates = [folder / name for folder in place.folders]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
             return path
     return candidates[0]  # a row can still be named, counted and scored; opening the photo says that it is missing
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,10 @@ _BROKEN = (
     zlib.error,
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1")
+
+# Photos up to Pillow's own limit are used, and beyond it are an ImageError, so its warning on the way tells nothing.
+# For the whole process, because `catch_warnings` around each photo would not be safe among threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 if importlib.util.find_spec("pillow_heif"):
     import pillow_heif  # type: ignore[import-not-found, unused-ignore]
@@ -120,6 +125,8 @@ def _opened(photo: Photo) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more pixels than Pillow opens ({error}); shrink it", "image_too_large") from error
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno:
+            raise ImageError(f"{name}: the file cannot be opened ({error.strerror})", "image_unreadable") from error
         reason = "image_truncated" if "truncated" in str(error).lower() else "image_unreadable"
         raise ImageError(f"{name}: the picture does not decode ({error}); replace the file", reason) from error
 

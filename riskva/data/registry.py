@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,13 @@ def load_registry(dataset_dir: Path) -> Registry:
     Raises `MissingDataError` without such a file, and `DataError` when it is not a JSON object.
     """
     path = dataset_dir / REGISTRY_NAME
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         raise MissingDataError(
             f"{path}: no such file; set dataset_dir to the folder that holds it (the output_dir of `stage: prepare`)"
         )
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(entries, dict):
         raise DataError(f"{path}: expected an object of data sets by name, found {type(entries).__name__}")
@@ -169,6 +170,12 @@ def _check_keys(raw: Mapping[str, Any], known: Sequence[str], where: str) -> Non
             raise DataError(f"{where}: unknown key {key!r}{near} Known: {', '.join(known)}")
 
 
+def _check_names(raw: Mapping[str, Any], where: str) -> None:
+    for key, value in raw.items():
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{where}: {key}: expected a name, found {value!r}")
+
+
 def _object(raw: Mapping[str, Any], key: str, where: str) -> dict[str, Any] | None:
     value = raw.get(key)
     if value is not None and not isinstance(value, dict):
@@ -184,6 +191,7 @@ def _columns(raw: dict[str, Any] | None, formatting: Formatting, where: str) -> 
     if foreign := next((key for key in _FOREIGN_COLUMNS if raw.get(key)), None):
         raise DataError(f"{where}: columns: {foreign}: RisKVA reads photos with single answers, and no {foreign}")
     _check_keys(raw, (*_COLUMN_KEYS, *_FOREIGN_COLUMNS), f"{where}: columns")
+    _check_names(raw, f"{where}: columns")
     optional = {key: raw.get(key) for key in _COLUMN_KEYS if key not in ("prompt", "messages")}
     return Columns(prompt=raw.get("prompt") or Columns.prompt, messages=raw.get("messages") or messages, **optional)
 
@@ -194,6 +202,7 @@ def _tags(raw: dict[str, Any] | None, formatting: Formatting, where: str) -> Tag
         return defaults
     names = tuple(Tags.__dataclass_fields__)
     _check_keys(raw, [f"{name}_tag" for name in names], f"{where}: tags")
+    _check_names(raw, f"{where}: tags")
     return Tags(**{name: raw.get(f"{name}_tag") or getattr(defaults, name) for name in names})
 
 
@@ -209,16 +218,22 @@ def _files(raw: Mapping[str, Any], folder: Path, where: str) -> tuple[Path, ...]
     if not isinstance(file_name, str) or not file_name:
         raise DataError(f"{where}: file_name: expected a file or a folder, found {file_name!r}")
     path = folder / file_name
-    if path.is_file():
-        found = [path]
-    elif path.is_dir():
-        candidates = sorted(one for one in path.iterdir() if one.suffix.lower() in DATA_SUFFIXES)
-        found = [one for one in candidates if one.name != REGISTRY_NAME]
-    else:
-        found = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+    try:
+        found = _found(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{where}: file_name {file_name!r} cannot be looked for: {error}") from error
     if not found:
         what = f"no {', '.join(DATA_SUFFIXES)} file in it" if path.is_dir() else "no such file or folder"
         raise MissingDataError(f"{where}: file_name {file_name!r}: {path}: {what}")
     if wrong := next((one for one in found if one.suffix.lower() not in DATA_SUFFIXES), None):
         raise DataError(f"{where}: {wrong}: cannot read {wrong.suffix!r} files, only {', '.join(DATA_SUFFIXES)}")
     return tuple(found)
+
+
+def _found(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        candidates = sorted(one for one in path.iterdir() if one.suffix.lower() in DATA_SUFFIXES)
+        return [one for one in candidates if one.name != REGISTRY_NAME]
+    return sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []

@@ -89,12 +89,7 @@ class JsonlSource:
             stream.seek(self._offsets[index])
             text = stream.readline()
         where = f"{self.path}:{self.line(index)}"
-        try:
-            return _checked_row(json.loads(text.decode("utf-8-sig")), where)
-        except ValueError as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{where}: not valid JSON: {error}") from error
+        return _checked_row(_parsed(text, where), where)
 
 
 class MemorySource:
@@ -169,21 +164,38 @@ class ParquetSource:
         return self._group[1]
 
 
+def _parsed(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from error
+
+
 def _checked_row(row: Any, where: str) -> Row:
+    """`row`, if it is an object of columns all of whose text can be written: JSON can spell halves of characters."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with columns, found {type(row).__name__}")
+    for column, value in row.items():
+        try:
+            json.dumps([column, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise DataError(f"{where}: column {column!r} holds {half!r}, half a character; write the text anew") from error
+        except RecursionError as error:
+            raise DataError(f"{where}: column {column!r} is nested too deeply") from error
     return row
 
 
 def _id_of(row: Any) -> str | None:
     value = row.get(ID_COLUMN) if isinstance(row, dict) else None
-    return None if value in (None, "") else str(value)
+    # An id that cannot be written is none; `row` reports it.
+    return None if value in (None, "") else str(value).encode(errors="ignore").decode() or None
 
 
 def _id_in(text: bytes) -> str | None:
     try:
-        return _id_of(json.loads(text.decode("utf-8-sig")))
-    except ValueError:
+        return _id_of(_parsed(text, ""))
+    except DataError:
         return None  # `row` reports the bad line, with its number, to whoever asks for it
 
 
@@ -194,10 +206,7 @@ def _begins_with_bracket(path: Path) -> bool:
 
 
 def _json_source(path: Path) -> MemorySource:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    rows = _parsed(path.read_bytes(), str(path))
     return MemorySource(path, rows, range(1, len(rows) + 1))
 
 
@@ -205,9 +214,8 @@ def _csv_source(path: Path) -> MemorySource:
     file = open_csv(path)
     rows, lines = [], []
     for row in file.rows():
-        if row.fault or len(row.cells) != len(file.header):
-            fault = row.fault or f"{len(row.cells)} cells, the header has {len(file.header)}"
-            raise DataError(f"{path}:{row.line}: {fault}")
-        rows.append(dict(zip(file.header, row.cells, strict=True)))
+        if fault := file.fault(row):
+            raise DataError(f"{path}:{row.line}: {fault[1]}")
+        rows.append(file.cells(row))
         lines.append(row.line)
     return MemorySource(path, rows, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Table:
             try:
                 yield self._record(row, first_lines)
             except _Bad as bad:
-                cells = dict(zip(self.file.header, row.cells, strict=False))
+                cells = self.file.cells(row)
                 sample_id = cells.get(self.layout.id_column, "").strip()
                 photo_name = cells.get(self.layout.image_column, "")
                 yield BadRow(row.line, sample_id, photo_name, bad.reason, bad.message)
@@ -75,18 +76,14 @@ class Table:
         group = _filled(cells, self.layout.group_by) if self.layout.group_by else None
         name = _photo_name(_filled(cells, self.layout.image_column), self.photo_folder)
         photo = self.photo_folder / name
-        if not photo.is_file():
+        if not os.path.isfile(photo):  # noqa: PTH113 - Path.is_file raises for names that are too long
             raise _Bad("image_missing", f"{self.layout.image_column}: no such file: {photo}")
         return DefectRecord(sample_id, row.line, photo, name, report, cells, group)
 
     def _cells(self, row: CsvRow) -> dict[str, str]:
-        if row.fault:
-            raise _Bad("malformed_row", f"quotes do not fit ({row.fault}); double a quote inside a quoted cell")
-        if len(row.cells) != len(self.file.header):
-            lines = f" (lines {row.line} to {row.last_line}: is a quote left open?)" if row.last_line > row.line else ""
-            message = f"{len(row.cells)} cells, the header has {len(self.file.header)}{lines}; quote cells with commas"
-            raise _Bad("wrong_cell_count", message)
-        return dict(zip(self.file.header, row.cells, strict=True))
+        if fault := self.file.fault(row):
+            raise _Bad(*fault)
+        return self.file.cells(row)
 
 
 def open_table(path: Path, layout: TableLayout, photo_folder: Path | None = None) -> Table:
@@ -96,13 +93,13 @@ def open_table(path: Path, layout: TableLayout, photo_folder: Path | None = None
     neither UTF-8 nor GBK/GB18030, or a column that is missing or stands twice.
     """
     folder = photo_folder or path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for names that are too long
         raise MissingDataError(f"{folder}: no such folder; image_base_path must name the one that holds the photos")
     file = open_csv(path, lambda header: set(layout.needed) <= set(header))
     missing = [name for name in layout.needed if name not in file.header]
     if missing:
         raise DataError(_missing_columns(file, missing))
-    doubled = sorted({name for name in file.header if file.header.count(name) > 1})
+    doubled = sorted({name for name in file.columns if file.columns.count(name) > 1})
     if doubled:
         raise DataError(f"{path}: columns stand twice: {', '.join(doubled)}; rename or remove one of each")
     return Table(file, layout, folder)
@@ -169,8 +166,8 @@ def _photo_name(cell: str, folder: Path) -> str:
 
 
 def _missing_columns(file: CsvFile, missing: Sequence[str]) -> str:
-    hints = [f"{name} (nearest: {near})" if (near := closest(name, file.header)) else name for name in missing]
-    message = f"{file.path}: columns missing: {', '.join(hints)}; found ({file.label}): {', '.join(file.header)}."
+    hints = [f"{name} (nearest: {near})" if (near := closest(name, file.columns)) else name for name in missing]
+    message = f"{file.path}: columns missing: {', '.join(hints)}; found ({file.label}): {', '.join(file.columns)}."
     if len(file.header) == 1 and re.search(r"[;\t]", file.header[0]):
         return f"{message} The cells seem to be parted by semicolons or tabs; save the table with commas"
     return f"{message} Rename them, or name yours with id_column, image_column, answer_fields and group_by"

@@ -94,6 +94,8 @@ def load_processor(
         raise ModelError(f"{model_folder}: its tokenizer has no {IMAGE_TOKEN}; is this a Qwen2.5-VL?")
     if tokenizer.pad_token_id is None:
         raise ModelError(f"{model_folder}: its tokenizer has no pad token; Qwen2.5-VL uses <|endoftext|>")
+    if not tokenizer("裂缝", add_special_tokens=False)["input_ids"]:
+        raise ModelError(f"{model_folder}: its tokenizer has no vocabulary; is tokenizer.json missing?")
     limits = {"longest_edge": image_max_pixels or DEFAULT_MAX_PIXELS}
     limits["shortest_edge"] = image_min_pixels or DEFAULT_MIN_PIXELS
     if limits["shortest_edge"] > limits["longest_edge"]:

@@ -22,7 +22,11 @@ from riskva.recipe import ExportRecipe, recipe_to_yaml
 from riskva.recipe.stages import ModelKeys
 from riskva.report import default_question
 
+UNCHECKED = "unchecked"
+"""Where the export is built: nothing bears a model's name before it has been checked."""
+
 OWNED_FILES = (
+    UNCHECKED,
     r"model(-\d+-of-\d+)?\.safetensors",
     r"model\.safetensors\.index\.json",
     r"(generation_)?config\.json",
@@ -44,10 +48,14 @@ def run(recipe: ExportRecipe) -> None:
     expected = logits_of(model, probe, processor)
     note(f"merging {recipe.adapter_name_or_path} into {recipe.model_name_or_path} ({model.dtype})")
     output.take(goes_on)
-    merge_and_save(model, recipe.export_dir, recipe.export_size)
+    unchecked = recipe.export_dir / UNCHECKED
+    merge_and_save(model, unchecked, recipe.export_size)
     del model  # a 7B model need not lie in memory three times
-    copy_processor_files(folder, recipe.export_dir)
-    checked = check_export(recipe.export_dir, attach_adapter(load_model(folder), adapter), expected, probe, processor)
+    copy_processor_files(folder, unchecked)
+    checked = check_export(unchecked, attach_adapter(load_model(folder), adapter), expected, probe, processor)
+    for path in unchecked.iterdir():
+        path.replace(recipe.export_dir / path.name)
+    unchecked.rmdir()
     dataclasses.replace(context, base_model=recipe.model_name_or_path).save(recipe.export_dir)
     note(
         f"{recipe.export_dir}: reloaded and checked weight by weight; its logits differ from base + adapter's by "

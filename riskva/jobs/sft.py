@@ -14,7 +14,7 @@ from riskva.devices import num_processes
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Survey
-from riskva.errors import StoppedBySignal
+from riskva.errors import DataError, RecipeError, StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
 from riskva.modeling.resolving import resolve_context
@@ -23,7 +23,7 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT
 from riskva.training.arguments import build_arguments, compute_dtype
-from riskva.training.callbacks import BarWithoutLogs, StopOnSigterm, TrainerLog
+from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, NothingLeftToTrain, StopOnSigterm, TrainerLog
 from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_once, leaving_the_group
@@ -60,7 +60,7 @@ def run(recipe: SftRecipe) -> None:
         rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
         trainer = _build_trainer(recipe, args, folder, processor, rows)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        metrics = _train(trainer, recipe, checkpoint)
+        metrics = _train(trainer, recipe, output, checkpoint)
         _finish(trainer, recipe, metrics)
 
 
@@ -142,15 +142,18 @@ def _build_trainer(
         context.save(target)
         copy_processor_files(folder, target)
 
-    trainer = RiskTrainer(
-        model=tuned,
-        args=args,
-        train_dataset=EncodedDataset(rows.train, processor, rows.train_lengths),
-        eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
-        data_collator=Collator(processor, always_an_image=args.world_size > 1),
-        write_extras=write_extras,
-        callbacks=[TrainerLog(recipe.output_dir)],
-    )
+    try:
+        trainer = RiskTrainer(
+            model=tuned,
+            args=args,
+            train_dataset=EncodedDataset(rows.train, processor, rows.train_lengths),
+            eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
+            data_collator=Collator(processor, always_an_image=args.world_size > 1),
+            write_extras=write_extras,
+            callbacks=[TrainerLog(recipe.output_dir), NoStepTooMany()],
+        )
+    except (ImportError, RuntimeError, ValueError) as error:  # an integration that is not installed, for example
+        raise RecipeError(f"transformers refuses the training keys: {error}") from error
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(BarWithoutLogs)
@@ -178,16 +181,26 @@ def _only(values: frozenset[str | None] | frozenset[str]) -> str | None:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None) -> dict[str, float]:
+def _train(trainer: RiskTrainer, recipe: SftRecipe, output: OutputFolder, checkpoint: str | None) -> dict[str, float]:
+    """Train to the last step; the metrics of doing so. A run that had only its end left to save has none."""
+    is_ours = decide_once(output.holds_this_run_unfinished)
     with StopOnSigterm() as stop:
         trainer.add_callback(stop)
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
+        try:
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        except NothingLeftToTrain:
+            if not is_ours:
+                raise
+            metrics = {}
+    state = trainer.state
+    if stop.stopped and state.global_step < state.max_steps:
         raise StoppedBySignal(
-            f"stopped after step {trainer.state.global_step} of {trainer.state.max_steps}, saved in "
-            f"{recipe.output_dir}; the same command goes on from there"
+            f"stopped after step {state.global_step} of {state.max_steps}, saved in {recipe.output_dir}; the same "
+            "command goes on from there"
         )
-    return result.metrics
+    if state.global_step == 0:
+        raise DataError("no step was taken: the training rows do not fill one batch; see dataloader_drop_last")
+    return {**metrics, "num_steps": state.global_step}
 
 
 def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) -> None:

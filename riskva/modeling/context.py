@@ -72,4 +72,15 @@ class ModelContext:
     @classmethod
     def _from_json(cls, values: dict[str, Any]) -> ModelContext:
         fields = tuple(ReportField(**one) for one in values.pop("report_format"))
-        return cls(report_format=ReportFormat(fields), **values)
+        context = cls(report_format=ReportFormat(fields), **values)
+        for name, kinds in (("image_max_pixels", int), ("image_min_pixels", int), ("base_model", str)):
+            if not isinstance(getattr(context, name), kinds):
+                raise ValueError(f"{name} is {getattr(context, name)!r}")
+        for name in ("system_prompt", "question"):
+            if not isinstance(getattr(context, name), str | None):
+                raise ValueError(f"{name} is {getattr(context, name)!r}")
+        if not 0 < context.image_min_pixels <= context.image_max_pixels:
+            raise ValueError(
+                f"image_min_pixels {context.image_min_pixels}, image_max_pixels {context.image_max_pixels}"
+            )
+        return context

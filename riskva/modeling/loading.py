@@ -91,7 +91,7 @@ def load_model(
             output_loading_info=True,
             local_files_only=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, ArithmeticError, SafetensorError) as error:
         raise ModelError(f"{folder}: the model cannot be loaded: {error}") from error
     model: Qwen2_5_VLForConditionalGeneration
     model, info = loaded
@@ -107,15 +107,15 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
     Raises `ModelError` when the adapter's tensors are not exactly those that the model expects: PEFT only warns, and
     the part that does not fit stays untrained.
     """
+    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        raise ModelError(f"{folder}: no {SAFETENSORS_WEIGHTS_NAME}; adapters in other file formats are not read")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
-    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
-        raise ModelError(f"{folder}: no {SAFETENSORS_WEIGHTS_NAME}; adapters in other file formats are not read")
     with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
         differing = set(stored.keys()) ^ set(get_peft_model_state_dict(adapted))
     if differing:

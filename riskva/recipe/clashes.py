@@ -100,7 +100,12 @@ def _evaluation_clashes(values: Values) -> Iterator[Clash]:
     when = values.get("eval_strategy", "no")
     if when != "no" and _is_empty(values.get("eval_dataset", True)) and values.get("val_size") == 0:
         yield Clash(("eval_strategy",), "there is nothing to evaluate on; give eval_dataset or val_size")
+    metric = values.get("metric_for_best_model")
+    if metric not in (None, "loss", "eval_loss"):
+        yield Clash(("metric_for_best_model",), f"evaluation during training gives eval_loss alone, found {metric}")
     save = values.get("save_strategy", "steps")
+    if save == "best" and metric is None:
+        yield Clash(("save_strategy",), "best needs metric_for_best_model: eval_loss")
     if values.get("load_best_model_at_end") and save not in ("best", when):
         text = f"needs save_strategy and eval_strategy to be the same, found {save} and {when}"
         yield Clash(("load_best_model_at_end",), text)

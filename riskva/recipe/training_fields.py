@@ -46,6 +46,7 @@ _MORE_TYPES: Mapping[str, tuple[str, ...]] = {"resume_from_checkpoint": ("boolea
 RISKVA_SETS: Mapping[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "the collator needs every column of a row"),
     "label_names": (["labels"], "the collator names the labels"),
+    "push_to_hub": (False, "RisKVA uploads nothing; export the model and upload it yourself"),
     "batch_eval_metrics": (False, "evaluation during training is the loss; stage: eval scores the reports"),
     "local_rank": (-1, "the launcher tells every process its rank"),
     "parallelism_config": (None, "it cannot be written in YAML"),

@@ -35,14 +35,6 @@ class TrainerLog(TrainerCallback):
             with write_whole(self._path) as stream:
                 stream.writelines(kept if state.global_step else [])
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Refuse to train on from a finished run's checkpoint: Trainer would add a step and save it."""
-        if state.global_step >= state.max_steps:
-            raise OutputFolderError(
-                f"the checkpoint is at step {state.global_step} of {state.max_steps}: nothing is left to train; raise "
-                "num_train_epochs or max_steps"
-            )
-
     def on_log(
         self,
         args: TrainingArguments,
@@ -77,6 +69,22 @@ def _line(entry: dict[str, Any], rate: float) -> str:
     numbers = [f"{name} {entry[name]:.4g}" for name in ("loss", "eval_loss", "grad_norm", "lr") if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
     return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
+
+
+class NothingLeftToTrain(OutputFolderError):
+    """The checkpoint that a run goes on from is already at its last step."""
+
+
+class NoStepTooMany(TrainerCallback):
+    """Raises `NothingLeftToTrain` before a step beyond the last one, which Trainer would take after such a resume."""
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Compare the step with the last."""
+        if state.global_step >= state.max_steps:
+            raise NothingLeftToTrain(
+                f"the checkpoint is at step {state.global_step} of {state.max_steps}: nothing is left to train; raise "
+                "num_train_epochs or max_steps"
+            )
 
 
 class StopOnSigterm(TrainerCallback):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from riskva.console import warn
 from riskva.errors import OutputFolderError
@@ -32,7 +36,22 @@ def missing_parts(checkpoint: Path) -> list[str]:
         missing.append("optimizer state")
     if not any(name.startswith("rng_state") for name in names):
         missing.append("random number state")
-    return missing
+    return missing + [f"whole {path.name}" for path in sorted(checkpoint.iterdir()) if _is_torn(path)]
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file ends before its format says that it does; its contents are not read."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):  # opening compares the header with the file's size
+                pass
+        elif path.suffix in (".pt", ".pth", ".bin"):
+            return not zipfile.is_zipfile(path)  # torch saves zip archives, whose directory comes last
+    except (ValueError, OSError, SafetensorError):
+        return True
+    return False
 
 
 def newest_whole_checkpoint(output_dir: Path) -> Path | None:

@@ -159,5 +159,6 @@ def test_export_that_does_not_answer_alike_is_an_error(
     monkeypatch.setattr("riskva.jobs.export.merge_and_save", save_the_base_instead)
     adapter = f"adapter_name_or_path={tmp_path / 'sft'}"
     assert riskva_run("export.yaml", places[0], adapter, f"export_dir={tmp_path / 'merged'}") == 1
-    assert "do not use it" in capsys.readouterr().err
+    assert "do not use the export" in capsys.readouterr().err
     assert not (tmp_path / "merged/riskva.json").exists()
+    assert not (tmp_path / "merged/config.json").exists()

@@ -1,5 +1,6 @@
 """A stopped run goes on with the same command, to the very same weights."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -140,6 +141,30 @@ def test_resuming_a_finished_run_adds_no_step(
     assert riskva_run("sft_lora.yaml", *command, "resume_from_checkpoint=true", "plot_loss=false") == 2
     assert "nothing is left to train" in capsys.readouterr().err
     assert (uninterrupted / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_run_killed_before_its_end_was_saved_only_saves_it(
+    tiny_model: Path, prepared: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    command = (*keys(tiny_model, prepared, tmp_path), "save_steps=12")
+    assert riskva_run("sft_lora.yaml", *command) == 0
+    weights = (tmp_path / "adapter_model.safetensors").read_bytes()
+    for name in ("train_results.json", "adapter_model.safetensors"):
+        (tmp_path / name).unlink()
+    assert riskva_run("sft_lora.yaml", *command) == 0
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == weights
+    assert not (tmp_path / f"checkpoint-{NUM_STEPS + 1}").exists()
+    assert json.loads((tmp_path / "train_results.json").read_text())["num_steps"] == NUM_STEPS
+
+
+def test_processes_end_with_a_killed_launcher(tiny_model: Path, prepared: Path, tmp_path: Path) -> None:
+    worker = start("sft_lora.yaml", *keys(tiny_model, prepared, tmp_path), "nproc_per_node=2", "max_steps=100000")
+    wait_for_log(tmp_path)
+    worker.kill()
+    worker.communicate(timeout=60)  # returns once the last process has let go of standard error
+    length = (tmp_path / "trainer_log.jsonl").stat().st_size
+    time.sleep(1)
+    assert (tmp_path / "trainer_log.jsonl").stat().st_size == length
 
 
 def test_the_stopped_command_goes_on_even_if_it_said_overwrite(

@@ -36,7 +36,6 @@ from riskva.report import DEFAULT_FORMAT
         ("resume_from_checkpoint: o/checkpoint-5", "o/checkpoint-5"),
         ("deepspeed: {zero_optimization: {stage: 2}}", {"zero_optimization": {"stage": 2}}),
         ("max_grad_norm: .inf", float("inf")),
-        ("push_to_hub: true", True),
     ],
 )
 def test_training_fields_take_the_type_that_is_expected(load: Load, sft: str, line: str, value: Any) -> None:

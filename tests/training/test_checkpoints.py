@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from riskva.errors import OutputFolderError
 from riskva.training.checkpoints import checkpoints_in, missing_parts, newest_whole_checkpoint, require_whole
@@ -19,8 +21,14 @@ def make(folder: Path, step: int, without: str = "") -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     for name in PARTS:
-        if name != without:
-            (checkpoint / name).touch()
+        if name.endswith(".json"):
+            (checkpoint / name).write_text("{}")
+        elif name.endswith(".safetensors"):
+            save_file({"weight": torch.zeros(9)}, checkpoint / name)
+        else:
+            torch.save({"step": step}, checkpoint / name)
+    if without:
+        (checkpoint / without).unlink()
     return checkpoint
 
 
@@ -40,6 +48,15 @@ def test_a_checkpoint_without_a_part_is_passed_over(
     assert str(newer) in capsys.readouterr().err
     with pytest.raises(OutputFolderError, match=r"checkpoint-20 lacks"):
         require_whole(newer)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_torn_file_is_found_without_reading_it(part: str, tmp_path: Path) -> None:
+    checkpoint = make(tmp_path, 10)
+    assert missing_parts(checkpoint) == []
+    data = (checkpoint / part).read_bytes()
+    (checkpoint / part).write_bytes(data[: len(data) // 2])
+    assert missing_parts(checkpoint) == [f"whole {part}"]
 
 
 def test_deepspeed_keeps_its_optimizer_in_a_folder(tmp_path: Path) -> None:
