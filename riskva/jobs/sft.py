@@ -110,14 +110,18 @@ def _checkpoint(recipe: SftRecipe, output: OutputFolder) -> str | None:
             note(f"going on from {newest}")
             return str(newest)
         note(f"{recipe.output_dir} holds no whole checkpoint: starting afresh")
+    inputs = [recipe.model_name_or_path, recipe.adapter_name_or_path, recipe.dataset_dir]
     if asked and not is_wanted:
-        return str(require_whole(Path(asked)))
+        checkpoint = require_whole(Path(asked))
+        if checkpoint.resolve().parent != recipe.output_dir.resolve():
+            output.check([*inputs, checkpoint])
+        return str(checkpoint)
     if is_wanted and not output.holds_this_run():
         newest = newest_whole_checkpoint(recipe.output_dir)
         if newest is not None:
             note(f"going on from {newest}, with another recipe than it was begun with")
             return str(newest)
-    output.check([recipe.model_name_or_path, recipe.adapter_name_or_path, recipe.dataset_dir])
+    output.check(inputs)
     return None
 
 
