@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from riskva.data.paths import is_file
 from riskva.errors import DataError, MissingDataError
 
 ENCODINGS = ("utf-8-sig", "gb18030")
@@ -102,7 +102,7 @@ def open_csv(path: Path, accepts: Callable[[Sequence[str]], bool] = bool) -> Csv
 
 
 def _check_is_text(path: Path) -> None:
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
+    if not is_file(path):
         raise MissingDataError(f"{path}: no such file; csv_path must name a CSV table")
     with path.open("rb") as stream:
         start = stream.read(8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,12 @@ def _with_distinct_ids(samples: Sequence[_Sample]) -> list[_Sample]:
 
 def _numbered(names: Sequence[str]) -> Iterator[str]:
     """The names, all different: from its second time on a name gets a number that makes none of the others."""
-    taken, numbers = set(names), dict[str, int]()
+    taken, numbers = set(names), dict[str, Iterator[int]]()
     for name in names:
-        numbers[name] = numbers.get(name, 0) + 1
-        unique = name
-        while numbers[name] > 1 and unique in taken:
-            unique = f"{name}#{numbers[name]}"
-            numbers[name] += unique in taken
+        if name not in numbers:
+            numbers[name] = itertools.count(2)
+            yield name
+            continue
+        unique = next(one for number in numbers[name] if (one := f"{name}#{number}") not in taken)
         taken.add(unique)
         yield unique

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo, Role
+from riskva.data.paths import is_file
 from riskva.data.registry import Columns, DatasetEntry, Tags
 from riskva.data.sources import ID_COLUMN, Row
 from riskva.errors import DataError, ImageError
@@ -164,7 +164,7 @@ def _decoded(text: str, place: RowPlace) -> bytes:
 def _found(name: str, place: RowPlace) -> Path:
     candidates = [folder / name for folder in place.folders]
     for path in candidates:
-        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
+        if is_file(path):
             return path
     return candidates[0]  # a row can still be named, counted and scored; opening the photo says that it is missing
 

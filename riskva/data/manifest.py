@@ -24,6 +24,10 @@ class WrittenFile:
     sha256: str
     rows: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"a file's name is text, not {self.name!r}")
+
 
 @dataclass(frozen=True)
 class SourceTable:
@@ -87,7 +91,7 @@ def read_manifest(dataset_dir: Path) -> Manifest | None:
         return None
     try:
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"{path}: not a manifest of `stage: prepare` ({error!r}); prepare the data set again"
         ) from error

@@ -9,6 +9,7 @@ from riskva.data.conversation import Conversation, Photo
 from riskva.data.datasets import open_files
 from riskva.data.formats import BASE64_COLUMN
 from riskva.data.images import photo_size
+from riskva.data.paths import is_file
 from riskva.data.registry import Columns, DatasetEntry, Tags
 from riskva.data.sources import open_source
 from riskva.errors import DataError, MissingDataError
@@ -19,7 +20,7 @@ def preview(path: Path, rows: int) -> str:
 
     Raises `MissingDataError` without the file, and `DataError` for a row that is not in that form.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise MissingDataError(f"{path}: no such file; preview must name a prepared .jsonl or .parquet file")
     if path.suffix.lower() not in (".jsonl", ".parquet"):
         raise DataError(f"{path}: preview reads the .jsonl and .parquet files that `stage: prepare` writes")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from riskva.data.paths import is_file
 from riskva.errors import DataError, MissingDataError
 
 REGISTRY_NAME = "dataset_info.json"
@@ -94,7 +94,7 @@ def load_registry(dataset_dir: Path) -> Registry:
     Raises `MissingDataError` without such a file, and `DataError` when it is not a JSON object.
     """
     path = dataset_dir / REGISTRY_NAME
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
+    if not is_file(path):
         raise MissingDataError(
             f"{path}: no such file; set dataset_dir to the folder that holds it (the output_dir of `stage: prepare`)"
         )

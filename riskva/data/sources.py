@@ -180,7 +180,9 @@ def _checked_row(row: Any, where: str) -> Row:
             json.dumps([column, value], ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = error.object[error.start]
-            raise DataError(f"{where}: column {column!r} holds {half!r}, half a character; write the text anew") from error
+            raise DataError(
+                f"{where}: column {column!r} holds {half!r}, half a character; write the text anew"
+            ) from error
         except RecursionError as error:
             raise DataError(f"{where}: column {column!r} is nested too deeply") from error
     return row
@@ -188,7 +190,7 @@ def _checked_row(row: Any, where: str) -> Row:
 
 def _id_of(row: Any) -> str | None:
     value = row.get(ID_COLUMN) if isinstance(row, dict) else None
-    # An id that cannot be written is none; `row` reports it.
+    # Without halves of characters, which cannot be written; `row` reports them.
     return None if value in (None, "") else str(value).encode(errors="ignore").decode() or None
 
 

@@ -14,6 +14,10 @@ from riskva.errors import OutputFolderError
 from riskva.files import write_json
 
 QUARANTINE_NAME = "quarantine.jsonl"
+"""The bad rows of a data set, or of a run that failed where there is no data set."""
+FAILED_QUARANTINE_NAME = "quarantine.failed.jsonl"
+"""The bad rows of a run that was to overwrite a data set and failed; the data set keeps its own list."""
+
 _BUILD_FOLDER = ".prepare.partial"
 
 
@@ -33,9 +37,16 @@ class Staging:
         self._check_is_folder()
         self._unfinished = set(_listed(self.folder)) if not (output_dir / MANIFEST_NAME).exists() else set[str]()
         self._former = set(_listed(output_dir))
+        self._refuse_names_outside()
         if not overwrite:
             self._refuse_content()
-        self._refuse_clashes(expected)
+        self.refuse_clashes(expected)
+
+    @property
+    def failure_list(self) -> Path:
+        """Where a run that fails lists its bad rows."""
+        stands = (self.output_dir / MANIFEST_NAME).exists()
+        return self.output_dir / (FAILED_QUARANTINE_NAME if stands else QUARANTINE_NAME)
 
     def __enter__(self) -> Staging:
         if self.folder.exists():
@@ -50,16 +61,18 @@ class Staging:
         shutil.rmtree(self.folder)
 
     def publish(self, manifest: Manifest, registry: Mapping[str, Any]) -> None:
-        """Put the files that `manifest` names in place, then the manifest, then the registry."""
-        self._refuse_clashes(manifest.names)
+        """Put the files that `manifest` names in place, the list of bad rows, the manifest, then the registry."""
+        self.refuse_clashes(manifest.names)
         write_json(self.folder / MANIFEST_NAME, manifest.to_json())
         write_json(self.folder / REGISTRY_NAME, dict(registry))
         # The registry goes first and comes last: a half-replaced data set has no name to be opened by.
         # The manifest goes after all that it lists, so that a killed run leaves no file that nobody knows of.
-        self._remove_from_output([REGISTRY_NAME, *self._former, MANIFEST_NAME])
+        self._remove_from_output([REGISTRY_NAME, *self._former, FAILED_QUARANTINE_NAME, MANIFEST_NAME])
         for name in manifest.names:
             (self.output_dir / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).replace(self.output_dir / name)
+        if (self.folder / QUARANTINE_NAME).exists():
+            (self.folder / QUARANTINE_NAME).replace(self.output_dir / QUARANTINE_NAME)
         (self.folder / MANIFEST_NAME).replace(self.output_dir / MANIFEST_NAME)
         (self.folder / REGISTRY_NAME).replace(self.output_dir / REGISTRY_NAME)
 
@@ -73,7 +86,8 @@ class Staging:
             raise OutputFolderError(f"{self.output_dir}: output_dir is a file; name a folder")
 
     def _refuse_content(self) -> None:
-        harmless = {QUARANTINE_NAME, _BUILD_FOLDER} | {name.split("/")[0] for name in self._unfinished}
+        unfinished = {name.split("/")[0] for name in self._unfinished}
+        harmless = {QUARANTINE_NAME, FAILED_QUARANTINE_NAME, _BUILD_FOLDER} | unfinished
         found = sorted(path.name for path in self.output_dir.glob("*") if path.name not in harmless)
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
@@ -82,13 +96,27 @@ class Staging:
                 "overwrite_output_dir: true to replace what a former prepare wrote there"
             )
 
-    def _refuse_clashes(self, names: Iterable[str]) -> None:
+    def refuse_clashes(self, names: Iterable[str]) -> None:
+        """Raise `OutputFolderError` when a file that no former run wrote bears one of `names`."""
         strangers = [name for name in names if name not in self._own and (self.output_dir / name).exists()]
         if strangers:
             raise OutputFolderError(
                 f"{self.output_dir / strangers[0]}: prepare would write this file, and did not write the one that is "
                 f"there ({len(strangers)} such); move it away or name another output_dir"
             )
+
+    def _refuse_names_outside(self) -> None:
+        """Names in a manifest are deleted when it is overwritten, so they must not lead out of the folder."""
+        root = self.output_dir.resolve()
+        names = sorted(self._unfinished | self._former)
+        inside = {parent for parent in {(root / name).parent for name in names} if _is_inside(parent, root)}
+        for name in names:
+            path = root / name
+            if path.parent not in inside or ".." in path.parts or (path.is_dir() and not path.is_symlink()):
+                raise OutputFolderError(
+                    f"{self.output_dir}: {MANIFEST_NAME} there lists {name!r}, which is no file inside the folder, so "
+                    "prepare did not write it; remove that manifest or name another output_dir"
+                )
 
     def _remove_from_output(self, names: Iterable[str]) -> None:
         folders: set[Path] = set()
@@ -98,6 +126,10 @@ class Staging:
         for folder in sorted(folders, key=lambda path: -len(path.parts)):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _is_inside(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root)
 
 
 def _listed(folder: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from riskva.data.conversation import IMAGE_PLACEHOLDER
 from riskva.data.csvfile import CsvFile, CsvRow, open_csv
+from riskva.data.paths import is_file, is_folder
 from riskva.data.records import BadRow, DefectRecord
 from riskva.data.registry import closest
 from riskva.errors import DataError, MissingDataError, UnknownLevelError
@@ -76,7 +76,7 @@ class Table:
         group = _filled(cells, self.layout.group_by) if self.layout.group_by else None
         name = _photo_name(_filled(cells, self.layout.image_column), self.photo_folder)
         photo = self.photo_folder / name
-        if not os.path.isfile(photo):  # noqa: PTH113 - Path.is_file raises for names that are too long
+        if not is_file(photo):
             raise _Bad("image_missing", f"{self.layout.image_column}: no such file: {photo}")
         return DefectRecord(sample_id, row.line, photo, name, report, cells, group)
 
@@ -93,7 +93,7 @@ def open_table(path: Path, layout: TableLayout, photo_folder: Path | None = None
     neither UTF-8 nor GBK/GB18030, or a column that is missing or stands twice.
     """
     folder = photo_folder or path.parent
-    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for names that are too long
+    if not is_folder(folder):
         raise MissingDataError(f"{folder}: no such folder; image_base_path must name the one that holds the photos")
     file = open_csv(path, lambda header: set(layout.needed) <= set(header))
     missing = [name for name in layout.needed if name not in file.header]

@@ -57,17 +57,26 @@ class PhotoNames:
 
     def name(self, photo: Photo, encoded: EncodedPhoto) -> str:
         """The name of `photo`; the same source file always gets the same one, and a re-encoded one ends in .jpg."""
-        path = PurePosixPath(photo.name)
-        if path.parts[0] != PHOTO_FOLDER:
-            path = PurePosixPath(PHOTO_FOLDER, *path.parts)
-        if not encoded.is_unchanged:
-            path = path.with_suffix(".jpg")
+        path = _stored_path(photo.name, encoded.is_unchanged)
         name, number = path, 1
         assert photo.path is not None
         while self._owners.setdefault(str(name).lower(), photo.path) != photo.path:
             number += 1
             name = path.with_stem(f"{path.stem}-{number}")
         return str(name)
+
+
+def certain_name(photo_name: str) -> str | None:
+    """What the photo is called in the data set, if that is known before it is opened; another may take the name."""
+    path = _stored_path(photo_name, is_unchanged=True)
+    return str(path) if path == _stored_path(photo_name, is_unchanged=False) else None
+
+
+def _stored_path(photo_name: str, is_unchanged: bool) -> PurePosixPath:
+    path = PurePosixPath(photo_name)
+    if path.parts[0] != PHOTO_FOLDER:
+        path = PurePosixPath(PHOTO_FOLDER, *path.parts)
+    return path if is_unchanged else path.with_suffix(".jpg")
 
 
 class PhotoFolder:

@@ -22,8 +22,16 @@ from riskva.data.registry import prepared_entry
 from riskva.data.splits import assign_splits
 from riskva.data.staging import QUARANTINE_NAME, Staging
 from riskva.data.table import Table, TableLayout, open_table
-from riskva.data.writers import OWN_COLUMNS, JsonlWriter, ParquetWriter, PhotoFolder, PhotoNames, SplitWriter
-from riskva.errors import DataError, ImageError, RecipeError, TooManyBadRowsError
+from riskva.data.writers import (
+    OWN_COLUMNS,
+    JsonlWriter,
+    ParquetWriter,
+    PhotoFolder,
+    PhotoNames,
+    SplitWriter,
+    certain_name,
+)
+from riskva.errors import DataError, ImageError, OutputFolderError, RecipeError, TooManyBadRowsError
 from riskva.files import sha256_of, write_whole
 from riskva.recipe import PrepareRecipe
 from riskva.report import (
@@ -50,11 +58,15 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What a first pass over the table found: the level and split of each good row by its line, and the bad rows."""
+    """What a first pass over the table found.
+
+    The level and split of each good row by its line, the bad rows, and the photo files that will certainly be written.
+    """
 
     levels: Mapping[int, RiskLevel]
     splits: Mapping[int, str]
     bad: tuple[BadRow, ...]
+    photo_names: frozenset[str]
 
     @property
     def num_rows(self) -> int:
@@ -75,34 +87,40 @@ def run(recipe: PrepareRecipe) -> None:
     """Read the table, split it, check and shrink its photos, and write the data sets with all that describes them.
 
     With `preview`, print the first rows of that file and do nothing else. Bad rows are listed in quarantine.jsonl even
-    when the job fails. Raises `DataError` for a table that cannot be read, `TooManyBadRowsError` above
+    when there are too many; where that run was to overwrite a data set, whose list stays as it is, they are listed in
+    quarantine.failed.jsonl. Raises `DataError` for a table that cannot be read, `TooManyBadRowsError` above
     `max_bad_share`, and `OutputFolderError` for a folder that holds something else.
     """
     if recipe.preview is not None:
         print(preview(recipe.preview, recipe.preview_rows))
         return
     source = _open(recipe)
-    output_dir = _required(recipe.output_dir, "output_dir")
-    staging = Staging(output_dir, recipe.overwrite_output_dir, _expected_names(recipe))
+    staging = _staging(recipe, source)
     note(f"{source.table.path}: {source.table.file.label}")
     survey = _survey(source.table, recipe)
-    _judge(survey.bad, survey.num_rows, recipe, output_dir)
+    staging.refuse_clashes(survey.photo_names)
+    _judge(survey.bad, survey.num_rows, recipe, staging.failure_list)
     with staging:
         built = _build(source, survey, recipe, staging.folder)
-        _judge(built.bad, survey.num_rows, recipe, output_dir)
+        _judge(built.bad, survey.num_rows, recipe, staging.failure_list)
+        _list(built.bad, staging.folder / QUARANTINE_NAME)
         manifest = _manifest(source, survey, built, recipe)
         staging.publish(manifest, _registry(built, recipe))
-    print("\n".join(_summary(built, survey.num_rows, recipe, output_dir)))
+    print("\n".join(_summary(built, survey.num_rows, recipe, staging.output_dir)))
 
 
 def plan(recipe: PrepareRecipe) -> list[str]:
-    """What `run` would do, as lines for a person: rows by split and level, bad rows, files. Nothing is written."""
+    """What `run` would do, as lines for a person: rows by split and level, bad rows, files. Nothing is written.
+
+    Raises what `run` would raise before it opens a photo, `TooManyBadRowsError` for missing photos among it.
+    """
     if recipe.preview is not None:
         return [f"would print the first {recipe.preview_rows} rows of {recipe.preview}"]
     source = _open(recipe)
-    output_dir = _required(recipe.output_dir, "output_dir")
-    Staging(output_dir, recipe.overwrite_output_dir, _expected_names(recipe))
+    staging = _staging(recipe, source)
     survey = _survey(source.table, recipe)
+    staging.refuse_clashes(survey.photo_names)
+    _judge(survey.bad, survey.num_rows, recipe)
     levels = {name: Counter[RiskLevel]() for name in _split_names(recipe)}
     for line, split in survey.splits.items():
         levels[split][survey.levels[line]] += 1
@@ -111,7 +129,7 @@ def plan(recipe: PrepareRecipe) -> list[str]:
         *_level_lines(levels),
         *_bad_lines(survey.bad, survey.num_rows),
         "photos are only looked for here; the job also decodes them",
-        *(f"would write {output_dir / name}" for name in _expected_names(recipe)),
+        *(f"would write {staging.output_dir / name}" for name in _expected_names(recipe)),
     ]
 
 
@@ -119,7 +137,7 @@ def _open(recipe: PrepareRecipe) -> _Source:
     report_format = recipe.report_format() or DEFAULT_FORMAT
     layout = TableLayout(report_format, recipe.id_column, recipe.image_column, recipe.group_by)
     table = open_table(_required(recipe.csv_path, "csv_path"), layout, recipe.image_base_path)
-    taken = [name for name in table.file.header if name in OWN_COLUMNS and name != recipe.id_column]
+    taken = [name for name in table.file.columns if name in OWN_COLUMNS and name != recipe.id_column]
     if taken:
         raise DataError(f"{table.path}: prepared rows have columns {', '.join(taken)} of their own; rename the table's")
     prompt = make_prompt(
@@ -135,39 +153,59 @@ def _required(path: Path | None, key: str) -> Path:
     return path
 
 
+def _staging(recipe: PrepareRecipe, source: _Source) -> Staging:
+    """The output folder, checked before any work is done."""
+    output_dir = _required(recipe.output_dir, "output_dir")
+    for key, path in (("csv_path", source.table.path), ("image_base_path", source.table.photo_folder)):
+        if path.resolve().is_relative_to(output_dir.resolve()):
+            raise OutputFolderError(
+                f"{output_dir}: output_dir holds {key} ({path}), which prepare might overwrite; name another output_dir"
+            )
+    return Staging(output_dir, recipe.overwrite_output_dir, _expected_names(recipe))
+
+
 def _survey(table: Table, recipe: PrepareRecipe) -> _Survey:
     levels: dict[int, RiskLevel] = {}
     groups: list[str] = []
     bad: list[BadRow] = []
+    photo_names: set[str] = set()
     for row in table.rows():
         if isinstance(row, BadRow):
             bad.append(row)
         else:
             levels[row.line] = row.report.level
             groups.append(row.group or "")
+            if _stores_photos(recipe) and (name := certain_name(row.photo_name)):
+                photo_names.add(name)
     if not levels and not bad:
         raise DataError(f"{table.path}: the table has a header and no rows")
-    names = assign_splits(list(levels.values()), recipe.split, recipe.seed, groups if recipe.group_by else None)
-    return _Survey(levels, dict(zip(levels, names, strict=True)), tuple(bad))
+    splits = assign_splits(list(levels.values()), recipe.split, recipe.seed, groups if recipe.group_by else None)
+    return _Survey(levels, dict(zip(levels, splits, strict=True)), tuple(bad), frozenset(photo_names))
 
 
-def _judge(bad: Sequence[BadRow], num_rows: int, recipe: PrepareRecipe, output_dir: Path) -> None:
-    """List the bad rows in quarantine.jsonl; raise `TooManyBadRowsError` when there are too many to go on."""
-    path = output_dir / QUARANTINE_NAME
+def _judge(bad: Sequence[BadRow], num_rows: int, recipe: PrepareRecipe, path: Path | None = None) -> None:
+    """Raise `TooManyBadRowsError` when there are too many bad rows to go on, and list them in `path`, if given."""
+    if len(bad) < num_rows and len(bad) <= recipe.max_bad_share * num_rows:
+        return
+    if path is not None:
+        _list(bad, path)
+    raise TooManyBadRowsError(
+        f"{recipe.csv_path}: max_bad_share allows {recipe.max_bad_share:.1%} of the rows to be bad\n"
+        + "\n".join(_bad_lines(bad, num_rows))
+        + (f"\nAll are listed in {path}; mend" if path else "\nMend")
+        + " the table or its photos, or raise max_bad_share"
+    )
+
+
+def _list(bad: Sequence[BadRow], path: Path) -> None:
     with write_whole(path) as stream:
         for one in bad:
             stream.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
-    if len(bad) == num_rows or len(bad) > recipe.max_bad_share * num_rows:
-        lines = "\n".join(_bad_lines(bad, num_rows))
-        raise TooManyBadRowsError(
-            f"{recipe.csv_path}: max_bad_share allows {recipe.max_bad_share:.1%} of the rows to be bad\n{lines}\n"
-            f"All are listed in {path}; mend the table or its photos, or raise max_bad_share"
-        )
 
 
 def _build(source: _Source, survey: _Survey, recipe: PrepareRecipe, folder: Path) -> _Built:
     """Everything but the manifest, in `folder`. Photos pass through one by one, several being worked on at a time."""
-    writers = {name: _writer(recipe, folder, name, source.table.file.header) for name in _used_splits(survey, recipe)}
+    writers = {name: _writer(recipe, folder, name, source.table.file.columns) for name in _used_splits(survey, recipe)}
     names, photos = PhotoNames(), PhotoFolder(folder, recipe.image_storage)
     levels = {name: Counter[RiskLevel]() for name in _split_names(recipe)}
     bad: list[BadRow] = []
@@ -177,7 +215,7 @@ def _build(source: _Source, survey: _Survey, recipe: PrepareRecipe, folder: Path
             continue
         photo = _photo(row)
         name = names.name(photo, result)
-        if recipe.output_format == "jsonl" and recipe.image_encoding == "bytes":
+        if _stores_photos(recipe):
             photos.store(photo, result, name)
         stored = Photo(data=result.data, name=name)
         split = survey.splits[row.line]
@@ -205,15 +243,19 @@ def _encoded_rows(
     return progress(encoded, len(survey.splits), "prepare", "photo")
 
 
+def _stores_photos(recipe: PrepareRecipe) -> bool:
+    return recipe.output_format == "jsonl" and recipe.image_encoding == "bytes"
+
+
 def _photo(row: DefectRecord) -> Photo:
     return Photo(path=row.photo, name=row.photo_name)
 
 
-def _writer(recipe: PrepareRecipe, folder: Path, split: str, header: Sequence[str]) -> SplitWriter:
+def _writer(recipe: PrepareRecipe, folder: Path, split: str, columns: Sequence[str]) -> SplitWriter:
     if recipe.output_format == "jsonl":
         return JsonlWriter(folder, split, recipe.image_encoding)
     return ParquetWriter(
-        folder, split, recipe.image_encoding, compression=recipe.parquet_compression, extra_columns=header
+        folder, split, recipe.image_encoding, compression=recipe.parquet_compression, extra_columns=columns
     )
 
 

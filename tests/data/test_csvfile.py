@@ -1,3 +1,5 @@
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,61 @@ def test_open_quote_is_an_error_since_it_swallows_rows(tmp_path: Path) -> None:
     file = open_csv(written(tmp_path, b'id,text\n1,fine\n2,"open\n3,lost\n4,lost\n'))
     with pytest.raises(DataError, match=":3: a quoted cell that begins in this row does not end"):
         list(file.rows())
+
+
+def swallowing(tenth: str, last: str, count: int = 400) -> bytes:
+    """A table of four columns whose row 10 opens a quote and whose row 350 happens to end it."""
+    rows = [f"{number},{number}.jpg,裂缝,轻微" for number in range(1, count + 1)]
+    rows[9], rows[349] = tenth, last
+    return "\r\n".join(["id,photo,text,level", *rows, ""]).encode()
+
+
+@pytest.mark.parametrize(
+    "tenth", ['10,10.jpg,"裂缝,轻微', '10,"10.jpg,裂缝,轻微', '10,10.jpg,裂缝,"轻微', '"10,"",x,轻微']
+)
+@pytest.mark.parametrize(
+    "last", ['350,350.jpg,"裂缝",轻微', '350,350.jpg,"裂缝, 长",轻微', '350,350.jpg,20",轻微', '350,350.jpg,裂缝,20"']
+)
+def test_open_quote_that_another_quote_ends_is_an_error_too(tmp_path: Path, tenth: str, last: str) -> None:
+    file = open_csv(written(tmp_path, swallowing(tenth, last)))
+    with pytest.raises(DataError, match=r"table\.csv:11: .*to line 351, .*a quote is left open; close it, or double"):
+        list(file.rows())
+
+
+def test_open_quote_that_the_next_row_ends_is_an_error_too(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r":2: .*to line 3"):
+        list(open_csv(written(tmp_path, b'id,text,level\n1,"a,x\n2,20",y\n3,b,z\n')).rows())
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1", "first\nsecond\nthird", "x"],
+        ["1", "x", "one, two, three\nfour, five, six\nseven"],
+        ["one\n\ntwo", "one, two\nthree, four\nfive, six", "x"],
+        ["1", "a, b\nc, d, e\nf", "g\nh, i, j\nk"],
+        ["1\n2", 'he said "a, b, c"\nand\nleft', "3\n4"],
+    ],
+)
+def test_text_with_line_breaks_is_one_cell(tmp_path: Path, cells: list[str]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([["id", "text", "level"], cells, ["2", "b", "c"]])
+    rows = list(open_csv(written(tmp_path, text.getvalue().encode())).rows())
+    assert [list(row.cells) for row in rows] == [cells, ["2", "b", "c"]]
+
+
+def test_nameless_columns_without_content_are_left_out(tmp_path: Path) -> None:
+    file = open_csv(written(tmp_path, b"id,text,,\n1,a,,\n2,b, ,\n3,c,,oops\n"))
+    first, second, third = file.rows()
+    assert file.columns == ("id", "text")
+    assert [file.fault(row) for row in (first, second)] == [None, None]
+    assert [file.cells(row) for row in (first, second)] == [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}]
+    assert file.fault(third) == ("nameless_column", "column 4 holds 'oops' and has no name; name it in the header")
+
+
+def test_a_name_that_is_too_long_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="no such file"):
+        open_csv(tmp_path / ("长" * 100))
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -269,3 +269,64 @@ def test_pickled_dataset_holds_no_rows(tmp_path: Path) -> None:
     dataset = opened(tmp_path, rows, SHAREGPT, "parquet")
     dataset[0]
     assert len(pickle.dumps(dataset)) < 5000
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": turns("\ud800", "答")},
+        {"messages": turns("问", "答\udfff")},
+        {"messages": turns("问", "答"), "房屋": "\ud800栋"},
+        {"messages": turns("问", "答"), "id": "\ud800"},
+        {"messages": turns("<image>问", "答"), "images": ["\ud800.jpg"]},
+    ],
+)
+def test_half_a_character_is_an_error_of_its_row(tmp_path: Path, kind: str, row: dict[str, Any]) -> None:
+    make(tmp_path, [{"messages": turns("问", "答")}], SHAREGPT, kind)
+    rows = [{"messages": turns("问", "答")}, row]
+    lines = [json.dumps(one) for one in rows]
+    (tmp_path / f"set.{kind}").write_text("\n".join(lines) if kind == "jsonl" else f"[{','.join(lines)}]")
+    dataset = open_datasets(["set"], tmp_path)
+    assert dataset[0].answer == "答"
+    assert "".join(dataset.ids).encode()
+    with pytest.raises(DataError, match=rf"set\.{kind}:2: column .*half a character"):
+        dataset[1]
+
+
+def test_json_nested_too_deeply_is_not_valid(tmp_path: Path) -> None:
+    make(tmp_path, [{"messages": turns("问", "答")}], SHAREGPT)
+    with (tmp_path / "set.jsonl").open("a") as stream:
+        stream.write("\n" + "[" * 3000 + "]" * 3000)
+    dataset = open_datasets(["set"], tmp_path)
+    assert dataset[0].answer == "答"
+    with pytest.raises(DataError, match=r"set\.jsonl:2: not valid JSON"):
+        dataset[1]
+    make(tmp_path, [{"messages": turns("问", "答")}], SHAREGPT, "json")
+    (tmp_path / "set.json").write_text("[" * 3000 + "]" * 3000)
+    with pytest.raises(DataError, match=r"set\.json: not valid JSON"):
+        open_datasets(["set"], tmp_path)
+
+
+def test_a_photos_name_that_is_too_long_is_an_error_of_that_photo(tmp_path: Path) -> None:
+    row = {"messages": turns("<image>问", "答"), "images": ["长" * 100 + ".jpg"]}
+    photo = opened(tmp_path, [row], SHAREGPT)[0].photos[0]
+    with pytest.raises(ImageError, match="cannot be opened"):
+        open_photo(photo)
+
+
+@pytest.mark.parametrize("given", [["a", "a", "a#2"], ["a#2", "a", "a"], ["a", "a#2", "a", "a#2", "a", "a#3"]])
+def test_ids_all_differ_and_those_that_stand_once_are_kept(tmp_path: Path, given: list[str]) -> None:
+    ids = opened(tmp_path, [{"id": one, "messages": turns("问", "答")} for one in given], SHAREGPT).ids
+    assert len(set(ids)) == len(ids)
+    for first in set(given):
+        assert ids[given.index(first)] == first
+
+
+def test_csv_with_nameless_columns(tmp_path: Path) -> None:
+    make(tmp_path, [{"instruction": "问", "output": "答"}], {}, "csv")
+    (tmp_path / "set.csv").write_text("instruction,output,,\n问,答,,\n", encoding="utf-8")
+    assert dict(open_datasets(["set"], tmp_path)[0].extra) == {}
+    (tmp_path / "set.csv").write_text("instruction,output,,\n问,答,,注\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"set\.csv:2: column 4 holds '注'"):
+        open_datasets(["set"], tmp_path)

@@ -90,6 +90,8 @@ BAD_ROWS = [
     (changed("image_id", "1"), "duplicate_id", "image_id '1' stands on line 2 already"),
     (changed("image_path", "gone.jpg"), "image_missing", "gone.jpg"),
     (changed("image_path", "sub"), "image_missing", "sub"),
+    (changed("image_path", "长" * 100), "image_missing", "no such file"),
+    (changed("image_path", "a.jpg\0"), "image_missing", "no such file"),
     (changed("image_path", "../a.jpg"), "image_outside", "leads out of the photo folder"),
     (changed("image_path", "sub/../../a.jpg"), "image_outside", "leads out of the photo folder"),
     (changed("image_path", "/etc/passwd"), "image_outside", "outside the photo folder"),
@@ -153,6 +155,16 @@ def test_missing_column_says_what_is_there_and_what_is_near(tmp_path: Path) -> N
     ) as caught:
         open_table(table(tmp_path, [GOOD], header), LAYOUT)
     assert "answer_fields" in str(caught.value)
+
+
+def test_nameless_columns_of_a_spreadsheet_are_left_out(tmp_path: Path) -> None:
+    rows = [[*GOOD, "", ""], [*changed("image_id", "2"), "", "备注"]]
+    good, bad = read_table(table(tmp_path, rows, [*HEADER, "", ""]), LAYOUT)
+    assert isinstance(good, DefectRecord)
+    assert list(good.cells) == HEADER
+    assert isinstance(bad, BadRow)
+    assert (bad.line, bad.id, bad.reason) == (3, "2", "nameless_column")
+    assert "column 8 holds '备注'" in bad.message
 
 
 def test_semicolons_are_recognised_as_the_fault(tmp_path: Path) -> None:

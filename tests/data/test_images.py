@@ -1,4 +1,8 @@
 import io
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +184,31 @@ def test_shrinking_a_smooth_photo_keeps_its_colours() -> None:
     expected = np.asarray(image.resize((200, 100), Image.Resampling.LANCZOS), dtype=int)
     # Worst case measured: 3 grey levels, from JPEG's own rounding.
     assert np.abs(np.asarray(result, dtype=int) - expected).max() <= 5
+
+
+def test_a_name_that_is_too_long_is_an_error_of_that_photo(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be opened") as caught:
+        open_photo(Photo(path=tmp_path / ("长" * 100), name="long.jpg"))
+    assert "long.jpg" in str(caught.value)
+
+
+def test_a_large_photo_is_used_without_a_warning(tmp_path: Path) -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    header = struct.pack(">IIBBBBB", 10_000, Image.MAX_IMAGE_PIXELS // 10_000 + 1, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    path = tmp_path / "large.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", len(header))
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + struct.pack(">I4s", 0, b"IDAT")
+    )
+    code = (
+        "import sys, pathlib; from riskva.data.images import photo_size; from riskva.data.conversation import Photo; "
+        "print(photo_size(Photo(path=pathlib.Path(sys.argv[1]))))"
+    )
+    # A process of its own: pytest would catch the warning.
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("(10000, ")
+    assert run.stderr == ""

@@ -80,6 +80,11 @@ def test_a_pattern_stands_for_the_files_that_match(tmp_path: Path) -> None:
         ({"file_name": "a.json", "columns": []}, "expected an object"),
         ({"file_name": "a.json", "tags": {"role": "x"}}, "did you mean 'role_tag'"),
         ({"file_name": "a.json", "num_samples": 0}, "num_samples"),
+        ({"file_name": "a.json", "columns": {"prompt": ["a"]}}, r"columns: prompt: expected a name, found \['a'\]"),
+        ({"file_name": "a.json", "columns": {"images": 3}}, "columns: images: expected a name, found 3"),
+        ({"file_name": "a.json", "tags": {"role_tag": ["a"]}}, r"tags: role_tag: expected a name, found \['a'\]"),
+        ({"file_name": "a**b"}, r"file_name 'a\*\*b' cannot be looked for"),
+        ({"file_name": "长" * 100}, "file_name '长+' cannot be looked for"),
         ({"file_name": "notes.txt"}, "cannot read '.txt' files"),
         ({}, "file_name: expected a file or a folder"),
         ("a.json", "expected an object"),
@@ -110,7 +115,9 @@ def test_no_registry_says_what_to_set(tmp_path: Path) -> None:
         load_registry(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "expected an object")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("[" * 3000, "not valid JSON"), ("[]", "expected an object")]
+)
 def test_broken_registry(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(DataError, match=message):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,11 @@ def test_fingerprint_follows_contents_and_not_their_order() -> None:
 
 def test_no_manifest_is_none_and_a_broken_one_an_error(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
-    (tmp_path / "manifest.json").write_text('{"files": 3}')
-    with pytest.raises(DataError, match=r"manifest.json: not a manifest"):
-        read_manifest(tmp_path)
+    whole = json.dumps(manifest("train.jsonl").to_json())
+    for broken in ('{"files": 3}', whole.replace('"train.jsonl"', "5"), "[" * 3000):
+        (tmp_path / "manifest.json").write_text(broken)
+        with pytest.raises(DataError, match=r"manifest.json: not a manifest"):
+            read_manifest(tmp_path)
 
 
 def fail(out: Path, error: type[BaseException], *names: str, overwrite: bool = False) -> None:
@@ -155,3 +158,32 @@ def test_an_overwriting_run_killed_while_publishing_is_cleared_by_the_next(
     assert "dataset_info.json" not in content(tmp_path)
     publish(tmp_path, "train-00000-of-00001.parquet", overwrite=True)
     assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train-00000-of-00001.parquet"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../precious.txt", "images/../../precious.txt", "linked/precious.txt", "ABSOLUTE", "sub"]
+)
+def test_a_manifest_cannot_have_files_outside_the_folder_deleted(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "precious.txt", "elsewhere/precious.txt")
+    out = tmp_path / "out"
+    publish(out, "train.jsonl", "images/a.jpg")
+    (out / "sub").mkdir()
+    (out / "linked").symlink_to(tmp_path / "elsewhere")
+    text = (out / "manifest.json").read_text().replace("images/a.jpg", name)
+    (out / "manifest.json").write_text(text.replace("ABSOLUTE", str(tmp_path / "precious.txt")))
+    before = content(tmp_path)
+    with pytest.raises(OutputFolderError, match="no file inside the folder"):
+        publish(out, "train.jsonl", overwrite=True)
+    assert content(tmp_path) == before
+
+
+def test_a_linked_photo_is_taken_away_and_its_original_is_not(tmp_path: Path) -> None:
+    fill(tmp_path, "original.jpg")
+    with Staging(tmp_path / "out", False) as staging:
+        fill(staging.folder, "train.jsonl")
+        (staging.folder / "images").mkdir()
+        (staging.folder / "images" / "a.jpg").symlink_to(tmp_path / "original.jpg")
+        staging.publish(manifest("train.jsonl", "images/a.jpg"), {})
+    publish(tmp_path / "out", "train.jsonl", overwrite=True)
+    assert not (tmp_path / "out" / "images").exists()
+    assert (tmp_path / "original.jpg").read_text() == "original.jpg"

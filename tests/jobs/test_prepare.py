@@ -333,7 +333,7 @@ def test_an_output_folder_in_use_is_refused_until_overwriting_is_asked_for(tmp_p
 def test_plan_tells_and_writes_nothing(tmp_path: Path) -> None:
     table, out = make_table(tmp_path / "in"), tmp_path / "out"
     spoil(table)
-    text = "\n".join(prepare.plan(recipe(table, out)))
+    text = "\n".join(prepare.plan(recipe(table, out, max_bad_share=0.5)))
     for part in (
         "GBK/GB18030",
         "20 rows",
@@ -402,3 +402,79 @@ def test_real_photos(real_photos: Path, tmp_path: Path, form: dict[str, Any]) ->
     dataset = everything(tmp_path / "out")
     assert len(dataset) == 59
     assert {open_photo(one.photos[0]).mode for one in dataset} == {"RGB"}
+
+
+def test_sources_inside_the_output_folder_are_refused(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    prepare.run(recipe(table, out, output_format="jsonl"))
+    inside = out / "table.csv"
+    inside.write_bytes(table.read_bytes())
+    before = files_of(out)
+    keys = {"overwrite_output_dir": True, "output_format": "jsonl"}
+    wrong = [
+        (recipe(table, out, **keys).model_copy(update={"image_base_path": out / "images"}), "image_base_path"),
+        (recipe(table, out, **keys).model_copy(update={"image_base_path": out}), "image_base_path"),
+        (recipe(inside, out, **keys).model_copy(update={"image_base_path": table.parent}), "csv_path"),
+    ]
+    for one, key in wrong:
+        for job in (prepare.run, prepare.plan):
+            with pytest.raises(OutputFolderError, match=f"output_dir holds {key}"):
+                job(one)
+    assert files_of(out) == before
+
+
+def test_strangers_photos_are_found_before_any_photo_is_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "7.jpg").write_text("mine")
+
+    def never(*_: object) -> None:
+        raise AssertionError("a photo was worked on")
+
+    monkeypatch.setattr(prepare, "reencode", never)
+    for job in (prepare.run, prepare.plan):
+        with pytest.raises(OutputFolderError, match=r"7\.jpg: prepare would write this file"):
+            job(recipe(table, out, output_format="jsonl", overwrite_output_dir=True))
+    assert files_of(out) == {"images/7.jpg": b"mine"}
+
+
+@pytest.mark.parametrize("fault", ["gone", "undecodable"])
+def test_a_failing_overwrite_leaves_the_data_set_and_its_list(tmp_path: Path, fault: str) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    (table.parent / "6.jpg").unlink()
+    prepare.run(recipe(table, out, max_bad_share=0.05))
+    before = files_of(out)
+    for number in (7, 8, 9):
+        path = table.parent / f"{number}.jpg"
+        path.unlink() if fault == "gone" else path.write_text("<html>")
+    with pytest.raises(TooManyBadRowsError, match=r"listed in .*quarantine\.failed\.jsonl"):
+        prepare.run(recipe(table, out, max_bad_share=0.05, overwrite_output_dir=True))
+    after = files_of(out)
+    failed = after.pop("quarantine.failed.jsonl").decode().splitlines()
+    assert [json.loads(line)["id"] for line in failed] == ["r6", "r7", "r8", "r9"]
+    assert after == before
+    prepare.run(recipe(table, out, max_bad_share=0.5, overwrite_output_dir=True))
+    assert "quarantine.failed.jsonl" not in files_of(out)
+    assert [row["id"] for row in quarantined(out)] == ["r6", "r7", "r8", "r9"]
+
+
+def test_plan_fails_as_the_job_would_when_the_photos_are_missing(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    for path in [*table.parent.glob("*.jpg"), *table.parent.glob("*.png")]:
+        path.unlink()
+    with pytest.raises(TooManyBadRowsError, match="image_missing 20") as caught:
+        prepare.plan(recipe(table, out))
+    assert "max_bad_share allows 5.0%" in str(caught.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[3]], ids=["jsonl", "parquet"])
+def test_nameless_columns_of_a_spreadsheet_stay_out_of_the_data_set(tmp_path: Path, form: dict[str, Any]) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(f"{line},," for line in lines), encoding="utf-8")
+    prepare.run(recipe(table, out, **form))
+    assert quarantined(out) == []
+    assert set(everything(out)[0].extra) == set(HEADER)
