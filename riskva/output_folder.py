@@ -53,8 +53,13 @@ class OutputFolder:
         return False
 
     def take(self, goes_on: bool) -> None:
-        """Make the folder this run's: delete what an overwritten run left, unless this run goes on, and mark it."""
-        if self.overwrite and not goes_on:
+        """Make the folder this run's: delete what an overwritten run left, unless this run goes on, and mark it.
+
+        A run that goes on is unfinished from here, also when it lengthens one that had finished.
+        """
+        if goes_on:
+            (self.path / self.finished_file).unlink(missing_ok=True)
+        elif self.overwrite:
             for path in self._owned_paths():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)

@@ -27,11 +27,13 @@ def riskva_run(recipe: str, *overrides: object) -> int:
     return main([str(REPOSITORY / "recipes" / recipe), *map(str, overrides)])
 
 
-def start(recipe: str, *overrides: object) -> subprocess.Popen[str]:
+def start(recipe: str, *overrides: object, own_group: bool = False) -> subprocess.Popen[str]:
     """`riskva-run recipes/{recipe} …` in a process of its own, with what it says kept."""
     command = [sys.executable, "-m", "riskva.cli", f"recipes/{recipe}", *map(str, overrides)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=own_group
+    )
 
 
 def log_of(output_dir: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from riskva.devices import num_processes
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Survey
-from riskva.errors import DataError, RecipeError, StoppedBySignal
+from riskva.errors import DataError, OutputFolderError, RecipeError, StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
 from riskva.modeling.resolving import resolve_context
@@ -24,7 +24,7 @@ from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT
 from riskva.training.arguments import build_arguments, compute_dtype
 from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, NothingLeftToTrain, StopOnSigterm, TrainerLog
-from riskva.training.checkpoints import newest_whole_checkpoint, require_whole
+from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_once, leaving_the_group
 from riskva.training.plot import plot_losses
@@ -59,8 +59,9 @@ def run(recipe: SftRecipe) -> None:
         processor = _processor(recipe, folder)
         rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
         trainer = _build_trainer(recipe, args, folder, processor, rows)
+        was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        metrics = _train(trainer, recipe, output, checkpoint)
+        metrics = _train(trainer, recipe, checkpoint, was_unfinished)
         _finish(trainer, recipe, metrics)
 
 
@@ -113,6 +114,8 @@ def _checkpoint(recipe: SftRecipe, output: OutputFolder) -> str | None:
     inputs = [recipe.model_name_or_path, recipe.adapter_name_or_path, recipe.dataset_dir]
     if asked and not is_wanted:
         checkpoint = require_whole(Path(asked))
+        if output.holds_this_run() and is_at_the_end(checkpoint):
+            raise OutputFolderError(f"{checkpoint} is the last step of this very recipe: nothing is left to train")
         if checkpoint.resolve().parent != recipe.output_dir.resolve():
             output.check([*inputs, checkpoint])
         return str(checkpoint)
@@ -185,15 +188,14 @@ def _only(values: frozenset[str | None] | frozenset[str]) -> str | None:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def _train(trainer: RiskTrainer, recipe: SftRecipe, output: OutputFolder, checkpoint: str | None) -> dict[str, float]:
+def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None, was_unfinished: bool) -> dict[str, float]:
     """Train to the last step; the metrics of doing so. A run that had only its end left to save has none."""
-    is_ours = decide_once(output.holds_this_run_unfinished)
     with StopOnSigterm() as stop:
         trainer.add_callback(stop)
         try:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         except NothingLeftToTrain:
-            if not is_ours:
+            if not was_unfinished:
                 raise
             metrics = {}
     state = trainer.state

@@ -54,6 +54,12 @@ def _is_torn(path: Path) -> bool:
     return False
 
 
+def is_at_the_end(checkpoint: Path) -> bool:
+    """Whether the run that saved a whole checkpoint had no step left to take."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
 def newest_whole_checkpoint(output_dir: Path) -> Path | None:
     """The furthest checkpoint that has all its parts; damaged ones are passed over with a warning."""
     for checkpoint in checkpoints_in(output_dir):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from riskva.data.conversation import Conversations
 from riskva.encoding import Encoded, Processor, encode
@@ -24,4 +25,7 @@ class EncodedDataset(Dataset[Encoded]):
         return len(self.conversations)
 
     def __getitem__(self, index: int) -> Encoded:
+        if get_worker_info() is not None:
+            # Schedulers send SIGTERM to every process of a job; the main one still needs its rows to end the step.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return encode(self.conversations[index], self.processor)

@@ -11,8 +11,8 @@ from typing import Any
 def plot_losses(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
     """Draw training and evaluation loss over steps into a PNG; False when there is nothing to draw.
 
-    `history` is `TrainerState.log_history`. The pale line is the loss as logged, the strong one its mean over a
-    twentieth of the run.
+    `history` is `TrainerState.log_history`. From 40 logged losses on, a pale line shows them and a strong one their
+    mean over a twentieth of the run.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -25,8 +25,11 @@ def plot_losses(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
         steps, losses = zip(*train, strict=True)
-        axes.plot(steps, losses, color="#9db8d6", linewidth=1, label="training, as logged")
-        axes.plot(steps, _smoothed(losses), color="#1f5a99", linewidth=2, label="training, smoothed")
+        reach = len(losses) // 40
+        if reach:
+            axes.plot(steps, losses, color="#9db8d6", linewidth=1, label="training, as logged")
+        smoothed = _smoothed(losses, reach)
+        axes.plot(steps, smoothed, color="#1f5a99", linewidth=2, label="training, smoothed" if reach else "training")
         if evaluated:
             axes.plot(*zip(*evaluated, strict=True), "o-", color="#c9551f", linewidth=1.5, label="evaluation")
         axes.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)", ylim=(0, None))
@@ -36,7 +39,6 @@ def plot_losses(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Centred running means, so that the curve neither lags nor leads; over a twentieth of the points."""
-    reach = len(values) // 40
+def _smoothed(values: Sequence[float], reach: int) -> list[float]:
+    """Means over each value and `reach` on either side, so that the curve neither lags nor leads."""
     return [fmean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]

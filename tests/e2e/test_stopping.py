@@ -1,6 +1,7 @@
 """A stopped run goes on with the same command, to the very same weights."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -141,6 +142,41 @@ def test_resuming_a_finished_run_adds_no_step(
     assert riskva_run("sft_lora.yaml", *command, "resume_from_checkpoint=true", "plot_loss=false") == 2
     assert "nothing is left to train" in capsys.readouterr().err
     assert (uninterrupted / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_sigterm_to_every_process_of_the_job_saves_too(tiny_model: Path, prepared: Path, tmp_path: Path) -> None:
+    """Schedulers signal the whole group: DataLoader workers must not die before the step that needs their rows."""
+    worked = [key for key in keys(tiny_model, prepared, tmp_path) if not key.startswith("dataloader_num_workers")]
+    worker = start("sft_lora.yaml", *worked, "dataloader_num_workers=2", "max_steps=5000", own_group=True)
+    wait_for_log(tmp_path)
+    os.killpg(worker.pid, signal.SIGTERM)
+    _, said = worker.communicate(timeout=120)
+    assert worker.returncode == 75, said
+
+
+def test_a_finished_run_that_is_lengthened_and_stopped_goes_on(
+    tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    command = keys(tiny_model, prepared, tmp_path)
+    assert riskva_run("sft_lora.yaml", *command, "max_steps=10") == 0
+    last = f"resume_from_checkpoint={tmp_path / 'checkpoint-10'}"
+    assert riskva_run("sft_lora.yaml", *command, "max_steps=10", last) == 2
+    longer = (*command, "max_steps=5000", "resume_from_checkpoint=true", "overwrite_output_dir=true")
+    worker = start("sft_lora.yaml", *longer)
+    while len(losses_of(tmp_path)) < 13:
+        assert worker.poll() is None
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=120)
+    assert worker.returncode == 75, said
+    stopped_at = len(losses_of(tmp_path))
+    worker = start("sft_lora.yaml", *longer)
+    while len(losses_of(tmp_path)) < stopped_at + 3:
+        assert worker.poll() is None
+        time.sleep(0.02)
+    worker.kill()
+    _, said = worker.communicate()
+    assert f"going on from {tmp_path / f'checkpoint-{stopped_at}'}" in said
 
 
 def test_a_run_killed_before_its_end_was_saved_only_saves_it(
