@@ -10,12 +10,17 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from riskva.errors import OutputFolderError
 from riskva.files import write_whole
 
 RECIPE_FILE = "recipe.yaml"
+
+LOCK_FILE = ".lock"
 
 MARK = "# The recipe of this run as riskva-run resolved it.\n"
 
@@ -34,6 +39,10 @@ class OutputFolder:
     owned: tuple[str, ...]
     overwrite: bool
 
+    @cached_property
+    def _lock(self) -> FileLock:
+        return FileLock(self.path / LOCK_FILE)
+
     def check(self, inputs: Iterable[Path | str | None] = ()) -> bool:
         """True when the folder holds this very run, unfinished, to go on with; False when it may be taken afresh.
 
@@ -43,7 +52,7 @@ class OutputFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputFolderError(f"{self.path} is a file; name a folder")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or not any(path.name != LOCK_FILE for path in self.path.iterdir()):
             return False
         if self.holds_this_run_unfinished():
             return True
@@ -55,8 +64,14 @@ class OutputFolder:
     def take(self, goes_on: bool) -> None:
         """Make the folder this run's: delete what an overwritten run left, unless this run goes on, and mark it.
 
-        A run that goes on is unfinished from here, also when it lengthens one that had finished.
+        A run that goes on is unfinished from here, also when it lengthens one that had finished. Raises
+        `OutputFolderError` while another process writes into the folder; it is free again when this object goes.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise OutputFolderError(f"another run is writing into {self.path}; let it end, or end it") from error
         if goes_on:
             (self.path / self.finished_file).unlink(missing_ok=True)
         elif self.overwrite:

@@ -50,7 +50,7 @@ def test_overwriting_deletes_only_what_such_a_run_writes(folder: MakeFolder) -> 
         (run.path / name).touch()
     (run.path / "checkpoint-3").mkdir()
     run.take(goes_on=run.check())
-    left = sorted(path.name for path in run.path.iterdir())
+    left = sorted(path.name for path in run.path.iterdir() if path.name != ".lock")
     assert left == ["checkpoint-best", "model.bin.txt", "recipe.yaml", "thesis.docx"]
 
 
@@ -74,3 +74,14 @@ def test_inputs_are_never_overwritten(folder: MakeFolder) -> None:
     with pytest.raises(OutputFolderError, match="lies in the output folder"):
         run.check([str(run.path)])
     assert run.check(["Qwen/Qwen2.5-VL-7B-Instruct"]) is False
+
+
+def test_two_runs_never_write_into_one_folder(folder: MakeFolder) -> None:
+    first = folder()
+    first.take(goes_on=False)
+    second = folder()
+    assert second.check() is True
+    with pytest.raises(OutputFolderError, match="another run is writing into"):
+        second.take(goes_on=True)
+    del first
+    second.take(goes_on=True)
