@@ -147,10 +147,11 @@ def _unexpected(error: Exception) -> int:
         print(f"riskva-run: {error.strerror}: {where}; make room or name another output folder", file=sys.stderr)
         return 1
     if type(error).__name__ == "OutOfMemoryError":
-        note(
+        print(
             "riskva-run: the accelerator is out of memory. Lower per_device_train_batch_size (and raise "
             "gradient_accumulation_steps), lower image_max_pixels, set gradient_checkpointing: true, or use "
-            "deepspeed=recipes/deepspeed/zero3.json"
+            "deepspeed=recipes/deepspeed/zero3.json",
+            file=sys.stderr,  # also where another process than the main one ran out
         )
         return 1
     with tempfile.NamedTemporaryFile(

@@ -3,6 +3,7 @@
     RiskvaError                     (Exception)          1
     ├── RecipeError                 (ValueError)         2   the recipe or the call is wrong; nothing was started
     ├── OutputFolderError           (FileExistsError)    2   the output folder holds something else
+    │   └── NothingLeftToTrain      (FileExistsError)    2   the checkpoint to go on from is at its last step
     ├── DataError                   (ValueError)         1   a table, a data set or a row is wrong
     │   ├── MissingDataError        (FileNotFoundError)  1   a file or folder that the recipe names is not there
     │   ├── ImageError              (ValueError)         1   a photo cannot be read or used
@@ -41,6 +42,10 @@ class OutputFolderError(RiskvaError, FileExistsError):
     """The output folder holds something that this run would overwrite or mix with."""
 
     exit_code = 2
+
+
+class NothingLeftToTrain(OutputFolderError):
+    """The checkpoint that a run goes on from is already at its last step."""
 
 
 class DataError(RiskvaError, ValueError):

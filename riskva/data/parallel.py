@@ -12,11 +12,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 4
+_MOST_PHOTO_WORKERS = 4
 
 
 def num_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_photo_workers(num_processes: int = 1) -> int:
+    """Worker processes that keep one model supplied with photos, where `num_processes` models share the cores."""
+    return min(_MOST_PHOTO_WORKERS, num_cores() // num_processes)
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], num_workers: int) -> Iterator[R]:

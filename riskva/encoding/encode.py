@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -68,12 +69,8 @@ def measure(conversation: Conversation, processor: Processor) -> Length:
     """The length that `encode` would give, from the text and the photos' headers: no photo is decoded."""
     ids = (_tokenize(piece.text, processor) for piece in render(conversation))
     num_text = sum(map(len, ids)) - len(conversation.photos)
-    try:
+    with _naming_the_row(conversation):
         num_image = sum(processor.num_image_tokens(*photo_size(photo)) for photo in conversation.photos)
-    except ImageError as error:
-        raise ImageError(f"{conversation.where}: {error}", error.reason) from error
-    except ValueError as error:
-        raise ImageError(f"{conversation.where}: {error}", "aspect_ratio") from error
     return Length(num_text, num_image)
 
 
@@ -99,12 +96,15 @@ def _expand(ids: Sequence[int], lengths: Iterator[int], image_token_id: int) -> 
 def _patches(conversation: Conversation, processor: Processor) -> tuple[Tensor, Tensor]:
     if not conversation.photos:
         return torch.empty(0, processor.patch_values), torch.empty(0, 3, dtype=torch.int64)
-    try:
+    with _naming_the_row(conversation):
         images: list[Image] = [open_photo(photo) for photo in conversation.photos]
+    features = processor.image_processor(images=images, return_tensors="pt")
+    return features["pixel_values"], features["image_grid_thw"]
+
+
+@contextmanager
+def _naming_the_row(conversation: Conversation) -> Iterator[None]:
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{conversation.where}: {error}", error.reason) from error
-    try:
-        features = processor.image_processor(images=images, return_tensors="pt")
-    except ValueError as error:  # the resize rule refuses sides that differ by a factor over 200
-        raise ImageError(f"{conversation.where}: {error}", "aspect_ratio") from error
-    return features["pixel_values"], features["image_grid_thw"]

@@ -74,7 +74,7 @@ class Processor:
         return 3 * processor.temporal_patch_size * processor.patch_size**2
 
     def num_image_tokens(self, width: int, height: int) -> int:
-        """Tokens that a photo of this size takes. Raises `ValueError` when the sides differ by a factor over 200."""
+        """Tokens that a photo of this size takes; `riskva.data.images` has refused sides that differ by over 200."""
         return self.image_processor.get_number_of_image_patches(height, width) // self.tokens_per_patch_group
 
 

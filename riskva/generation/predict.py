@@ -43,13 +43,14 @@ class PromptDataset(Dataset[Prompt]):
         return len(self.conversations)
 
     def __getitem__(self, index: int) -> Prompt:
-        line: Line = {"id": self.conversations.ids[index], "prompt": "", "label": ""}
         try:
             conversation = self.conversations[index]
-            line = _known(conversation)
-            return Prompt(line, self._encode(conversation.prompt))
         except DataError as error:
-            return Prompt(line | {"predict": "", "level": None, "finish_reason": "error", "error": str(error)}, None)
+            return _failed({"id": self.conversations.ids[index], "prompt": "", "label": ""}, error)
+        try:
+            return Prompt(_known(conversation), self._encode(conversation.prompt))
+        except DataError as error:
+            return _failed(_known(conversation), error)
 
     def _encode(self, prompt: Conversation) -> Encoded:
         encoded = encode(prompt, self.processor)
@@ -59,6 +60,10 @@ class PromptDataset(Dataset[Prompt]):
                 "raise cutoff_len or lower image_max_pixels"
             )
         return encoded
+
+
+def _failed(line: Line, error: DataError) -> Prompt:
+    return Prompt(line | {"predict": "", "level": None, "finish_reason": "error", "error": str(error)}, None)
 
 
 def _known(conversation: Conversation) -> Line:

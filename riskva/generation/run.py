@@ -11,7 +11,7 @@ from pathlib import Path
 from evaluation.predictions import Prediction
 from riskva.console import note, warn
 from riskva.data.datasets import ConversationDataset, open_datasets
-from riskva.data.parallel import num_cores
+from riskva.data.parallel import num_photo_workers
 from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import write_whole
 from riskva.generation.predict import FILE_NAME, PromptDataset, check_ids, predict
@@ -25,7 +25,6 @@ from riskva.report import ReportFormat
 
 FAILED_FILE = "failed_rows.jsonl"
 OWNED_FILES = tuple(map(re.escape, (FILE_NAME, FILE_NAME + ".partial", FAILED_FILE, "metrics.json", "riskva.json")))
-MOST_WORKERS = 4
 
 
 def output_folder_of(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> OutputFolder:
@@ -63,7 +62,7 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> 
         context.report_format,
         recipe.output_dir,
         batch_size=recipe.per_device_eval_batch_size,
-        num_workers=recipe.preprocessing_num_workers or min(MOST_WORKERS, num_cores()),
+        num_workers=recipe.preprocessing_num_workers or num_photo_workers(),
     )
     return path, context.report_format
 

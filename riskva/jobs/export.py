@@ -39,7 +39,7 @@ def run(recipe: ExportRecipe) -> None:
     output = _output(recipe)
     goes_on = output.check([recipe.model_name_or_path, recipe.adapter_name_or_path])
     folder, adapter = locate_model(recipe.model_name_or_path), locate_adapter(recipe.adapter_name_or_path)
-    context = resolve_context(_model_keys(recipe), recipe.export_dir)
+    context = resolve_context(_model_keys(recipe))
     processor = load_processor(folder, context.image_max_pixels, context.image_min_pixels)
     probe = _probe(context, processor)
     model = attach_adapter(load_model(folder), adapter)

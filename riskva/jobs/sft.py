@@ -14,7 +14,7 @@ from riskva.devices import num_processes
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Survey
-from riskva.errors import DataError, OutputFolderError, RecipeError, StoppedBySignal
+from riskva.errors import DataError, NothingLeftToTrain, RecipeError, StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
 from riskva.modeling.resolving import resolve_context
@@ -23,7 +23,7 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT
 from riskva.training.arguments import build_arguments, compute_dtype
-from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, NothingLeftToTrain, StopOnSigterm, TrainerLog
+from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, StopOnSigterm, TrainerLog
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_once, leaving_the_group
@@ -115,7 +115,7 @@ def _checkpoint(recipe: SftRecipe, output: OutputFolder) -> str | None:
     if asked and not is_wanted:
         checkpoint = require_whole(Path(asked))
         if output.holds_this_run() and is_at_the_end(checkpoint):
-            raise OutputFolderError(f"{checkpoint} is the last step of this very recipe: nothing is left to train")
+            raise NothingLeftToTrain(f"{checkpoint} is the last step of this very recipe: nothing is left to train")
         if checkpoint.resolve().parent != recipe.output_dir.resolve():
             output.check([*inputs, checkpoint])
         return str(checkpoint)

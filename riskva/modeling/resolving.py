@@ -14,12 +14,14 @@ from riskva.recipe.stages import ModelKeys
 from riskva.report import DEFAULT_FORMAT, ReportFormat
 
 
-def resolve_context(keys: ModelKeys, dataset_dir: Path, answer_fields: ReportFormat | None = None) -> ModelContext:
+def resolve_context(
+    keys: ModelKeys, dataset_dir: Path | None = None, answer_fields: ReportFormat | None = None
+) -> ModelContext:
     """How the recipe's model sees photos, is asked, and answers.
 
     From the `riskva.json` of its adapter or of the model itself; for a base model, which has none, the report's form
-    is that of the data set's manifest. What the recipe says wins, with a warning that names both values where the
-    model was taught another.
+    is that of the manifest in `dataset_dir`, or the default one. What the recipe says wins, with a warning that names
+    both values where the model was taught another.
     """
     folder = locate_model(keys.model_name_or_path)
     adapter = locate_adapter(keys.adapter_name_or_path) if keys.adapter_name_or_path else None
@@ -54,6 +56,6 @@ def _asked(keys: ModelKeys, answer_fields: ReportFormat | None) -> dict[str, Any
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _format_of_data(dataset_dir: Path) -> ReportFormat:
-    manifest = read_manifest(dataset_dir)
+def _format_of_data(dataset_dir: Path | None) -> ReportFormat:
+    manifest = read_manifest(dataset_dir) if dataset_dir else None
     return manifest.report_format if manifest else DEFAULT_FORMAT

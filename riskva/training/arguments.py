@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from riskva.data.parallel import num_photo_workers
 from riskva.errors import RecipeError
 from riskva.recipe import SftRecipe
-
-MOST_WORKERS = 4
 
 
 def build_arguments(recipe: SftRecipe) -> TrainingArguments:
@@ -54,7 +53,7 @@ def _defaults() -> dict[str, Any]:
     return {
         "report_to": "none",
         # Photos are decoded by the workers; without them the accelerator waits.
-        "dataloader_num_workers": min(MOST_WORKERS, (os.cpu_count() or 1) // num_processes),
+        "dataloader_num_workers": num_photo_workers(num_processes),
         "disable_tqdm": not sys.stderr.isatty(),
         "use_cpu": not torch.accelerator.is_available(),
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
@@ -64,13 +63,10 @@ def _defaults() -> dict[str, Any]:
 
 
 def _fixed(recipe: SftRecipe) -> dict[str, Any]:
-    has_evaluation = bool(recipe.eval_dataset or recipe.val_size)
-    if recipe.training.get("eval_strategy", "no") != "no" and not has_evaluation:
-        raise RecipeError("eval_strategy asks for evaluation, but neither eval_dataset nor val_size gives rows for it")
     return {
         "output_dir": str(recipe.output_dir),
         "do_train": True,
-        "do_eval": has_evaluation,
+        "do_eval": bool(recipe.eval_dataset or recipe.val_size),
         "remove_unused_columns": False,
         "label_names": ["labels"],
     }

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from riskva.console import duration, note
-from riskva.errors import OutputFolderError
+from riskva.errors import NothingLeftToTrain
 from riskva.files import write_whole
 from riskva.training.distributed import any_process
 
@@ -69,10 +69,6 @@ def _line(entry: dict[str, Any], rate: float) -> str:
     numbers = [f"{name} {entry[name]:.4g}" for name in ("loss", "eval_loss", "grad_norm", "lr") if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
     return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
-
-
-class NothingLeftToTrain(OutputFolderError):
-    """The checkpoint that a run goes on from is already at its last step."""
 
 
 class NoStepTooMany(TrainerCallback):
