@@ -30,6 +30,25 @@ def display_width(text: str) -> int:
     )
 
 
+def shown_share(value: float | None) -> str:
+    """A share of 0 to 1 as tables show it, `UNKNOWN` for None."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def aligned(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of a table: the first column to the left, the others to the right, two blanks between."""
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [_padding(cell, width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join(
+            [row[0] + cells[0], *(pad + cell for pad, cell in zip(cells[1:], row[1:], strict=True))]
+        ).rstrip()
+
+
+def _padding(cell: str, width: int) -> str:
+    return " " * (width - display_width(cell))
+
+
 def _summary(metrics: Metrics) -> Iterator[str]:
     form = metrics["format"]
     num_samples = metrics["num_samples"]
@@ -48,13 +67,13 @@ def _summary(metrics: Metrics) -> Iterator[str]:
 
 def _levels(metrics: Metrics) -> Iterator[str]:
     scores = metrics["risk_level"]
-    yield from _aligned(
+    yield from aligned(
         [
             ("risk level", "score", f"floor (always {scores['floor_level']})"),
-            ("accuracy", _share(scores["accuracy"]), _share(scores["floor_accuracy"])),
-            ("macro-F1", _share(scores["macro_f1"]), _share(scores["floor_macro_f1"])),
-            ("recall of 严重", _share(scores["severe_recall"]), ""),
-            ("under-called", _share(scores["under_call_rate"]), ""),
+            ("accuracy", shown_share(scores["accuracy"]), shown_share(scores["floor_accuracy"])),
+            ("macro-F1", shown_share(scores["macro_f1"]), shown_share(scores["floor_macro_f1"])),
+            ("recall of 严重", shown_share(scores["severe_recall"]), ""),
+            ("under-called", shown_share(scores["under_call_rate"]), ""),
         ]
     )
 
@@ -67,8 +86,9 @@ def _per_level(metrics: Metrics) -> Iterator[str]:
     for label, one in scores["per_level"].items():
         recall, f1 = (one["recall"], one["f1"]) if one["support"] else (None, None)
         counts = (str(count) for count in scores["confusion"][label].values())
-        rows.append((label, _share(one["precision"]), _share(recall), _share(f1), str(one["support"]), *counts))
-    yield from _aligned(rows)
+        shares = map(shown_share, (one["precision"], recall, f1))
+        rows.append((label, *shares, str(one["support"]), *counts))
+    yield from aligned(rows)
 
 
 def _texts(metrics: Metrics) -> Iterator[str]:
@@ -76,7 +96,7 @@ def _texts(metrics: Metrics) -> Iterator[str]:
     for name, scores in sorted(metrics["rouge"].items(), key=lambda item: item[0] == "whole"):
         pairs = zip(_percents(scores), _percents(scores["floor"]), strict=True)
         rows.append((name, *(cell for pair in pairs for cell in pair)))
-    yield from _aligned(rows)
+    yield from aligned(rows)
     yield f"BLEU-4 of whole texts {metrics['bleu']:.1f}, floor {metrics['floor_bleu']:.1f}"
 
 
@@ -89,23 +109,5 @@ def _signature(metrics: Metrics) -> Iterator[str]:
         yield f"{what}: {text}"
 
 
-def _share(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3f}"
-
-
 def _shortened(text: str) -> str:
     return text if len(text) <= REASON_WIDTH else text[: REASON_WIDTH - 1] + "…"
-
-
-def _aligned(rows: Sequence[Row]) -> Iterator[str]:
-    """The first column to the left, the others to the right, two blanks between."""
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [_padding(cell, width) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join(
-            [row[0] + cells[0], *(pad + cell for pad, cell in zip(cells[1:], row[1:], strict=True))]
-        ).rstrip()
-
-
-def _padding(cell: str, width: int) -> str:
-    return " " * (width - display_width(cell))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from drawn_defects.language import corpus
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -25,8 +26,6 @@ from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForCondit
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils.logging import disable_progress_bar
-
-from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, LEVEL_LABELS, default_question
 
 Layout = Literal["v5", "hub"]
 
@@ -73,22 +72,6 @@ CHAT_TEMPLATE = """\
     {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
-
-KINDS = """
-裂缝 抹灰空鼓 透底 起皮 脱落 泛碱 色差 霉斑 顶棚渗水 阴阳角不方正 墙砖空鼓 缺角 地漏排水不畅 积水 防水渗漏 打胶缺失
-密封不良 玻璃破损 窗框渗水 起砂 开裂 拱起 栏杆松动 杆距过大 插座无接地 面板缺失 饰面砖脱落 露筋锈蚀 卷材起鼓 渗水 空鼓
-"""
-PLACES = "厨房 卫生间 客厅 卧室 阳台 外墙 屋面 楼梯间 墙面 顶棚 地面 阴角 阳角 窗边 门边 踢脚"
-SENTENCES = (
-    "{place}{kind}，影响观感，不影响结构安全。",
-    "{place}存在{kind}，范围较小，不影响使用。",
-    "{place}{kind}范围扩大，可能影响使用功能，需要及时处理。",
-    "{place}出现大面积{kind}，存在安全隐患，影响结构安全和耐久性。",
-    "清理基层后修补{kind}部位，重新批刮腻子并涂刷面漆，加强养护和检查。",
-    "剔除{kind}部位，按规范重新施工，验收合格后进入下道工序。",
-    "立即停止使用并委托专业单位检测，制定加固方案后返工处理。",
-    "照片中未发现明显缺陷，保持日常检查和维护。",
-)
 
 # What the flat config of transformers 4 shares with transformers 5, by name
 TEXT_KEYS = (
@@ -218,7 +201,7 @@ def build_tokenizer(vocab_size: int) -> Qwen2Tokenizer:
         max_token_length=12,  # four Chinese characters of three bytes: words, not whole sentences
         show_progress=False,
     )
-    raw.train_from_iterator(_corpus(), trainer)
+    raw.train_from_iterator(corpus(), trainer)
     bpe = json.loads(raw.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=bpe["vocab"],
@@ -233,14 +216,6 @@ def build_tokenizer(vocab_size: int) -> Qwen2Tokenizer:
     )
     tokenizer.eos_token = "<|im_end|>"
     return tokenizer
-
-
-def _corpus() -> list[str]:
-    kinds, places = KINDS.split(), PLACES.split()
-    sentences = [one.format(place=place, kind=kind) for one in SENTENCES for place in places for kind in kinds]
-    fields = [f"**{one.label}**: {word}" for one in DEFAULT_FORMAT.fields for word in (*LEVEL_LABELS, *kinds, *places)]
-    prompts = [DEFAULT_SYSTEM_PROMPT, default_question(DEFAULT_FORMAT), "You are a helpful assistant.", "system\n"]
-    return [*sentences, *fields * 4, *prompts * 100, *["user\n", "assistant\n"] * 100]
 
 
 def _round_up(number: int, multiple: int) -> int:

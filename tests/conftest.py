@@ -31,9 +31,9 @@ def tiny_model_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def photo_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV of 24 rows with drawn photos of 112 px beside it; four houses in the column 房屋."""
-    from draw_defects import draw_defects
+    from drawn_defects.table import Drawing, draw_table
 
-    return draw_defects(tmp_path_factory.mktemp("photos"), rows=24, seed=7, size=112, houses=4)
+    return draw_table(tmp_path_factory.mktemp("photos"), 24, Drawing(seed=7, houses=4))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,209 @@
+"""Base and fine-tuned model side by side: a table in the terminal, and one page with every photo.
+
+    python scripts/demo_report.py OUT.html --base demo/outputs/eval_base --tuned demo/outputs/eval --photos demo/photos
+
+Reads `generated_predictions.jsonl` and `metrics.json` of both folders. The page stands alone, photos and style in it.
+For drawn photos only: whether the kind is right is read off the words that their descriptions are made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drawn_defects.kind_score import KIND_FIELD, kind_is_right, kinds_in
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from evaluation.field_scores import read_answer
+from evaluation.predictions import Prediction, read_predictions
+from evaluation.side_by_side import ScoreLine, floor_note, read_metrics, render_side_by_side, score_lines
+from riskva.data.conversation import Photo
+from riskva.data.images import reencode
+from riskva.errors import DataError, MissingDataError, RiskvaError
+from riskva.files import write_whole
+from riskva.report import DEFAULT_FORMAT, RiskReport, Unparsed
+
+if TYPE_CHECKING:
+    from evaluation.scoring import Metrics
+
+BASE, TUNED = "base", "fine-tuned"
+PREDICTIONS_FILE, METRICS_FILE = "generated_predictions.jsonl", "metrics.json"
+KIND_LINE = "kind named rightly"
+HEADLINES = ("reports that parse", "macro-F1", "recall of 严重", KIND_LINE)
+SHOWN_SIZE, SHOWN_QUALITY = (480, 480), 88
+TEMPLATE = Path(__file__).with_suffix(".html.jinja")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model's answers and their scores, as `stage: eval` left them in a folder."""
+
+    predictions: Sequence[Prediction]
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer to one photo: its text, the report in it, and whether level and kind are the truth's.
+
+    `report` is None where the text is none, and `fault` says why.
+    """
+
+    text: str
+    report: RiskReport | None
+    fault: str | None
+    level_is_right: bool
+    kind_is_right: bool
+
+    @property
+    def is_right(self) -> bool:
+        return self.level_is_right and self.kind_is_right
+
+
+@dataclass(frozen=True)
+class PhotoRow:
+    """A photo (its path relative to the photos' folder), the true report and kinds, and both models' answers."""
+
+    id: str
+    image: str
+    truth: RiskReport
+    kinds: frozenset[str]
+    base: Answer
+    tuned: Answer
+
+
+def read_run(folder: Path) -> Run:
+    """The predictions and metrics in `folder`.
+
+    Raises `MissingDataError` or `DataError` when a file is absent or broken, or when the metrics are of other answers.
+    """
+    predictions = read_predictions(folder / PREDICTIONS_FILE)
+    metrics = read_metrics(folder / METRICS_FILE)
+    num_valid = sum(_report_in(row) is not None for row in predictions)
+    found, scored = (len(predictions), num_valid), (metrics["num_samples"], metrics["format"]["num_valid"])
+    if found != scored:
+        raise DataError(
+            f"{folder}: {METRICS_FILE} is of {scored[0]} rows with {scored[1]} reports, {PREDICTIONS_FILE} has "
+            f"{found[0]} with {found[1]}; score it again with stage: eval"
+        )
+    return Run(predictions, metrics)
+
+
+def _report_in(row: Prediction) -> RiskReport | None:
+    parsed = read_answer(row.answer, DEFAULT_FORMAT)
+    return None if isinstance(parsed, Unparsed) else parsed
+
+
+def pair_rows(base: Sequence[Prediction], tuned: Sequence[Prediction]) -> list[PhotoRow]:
+    """Both models' answers photo by photo, in the order of `tuned`.
+
+    Raises `DataError` unless both answer the same ids with the same labels, each a report that names a drawn kind.
+    """
+    answers = _by_id(base, BASE)
+    if others := sorted(answers.keys() ^ _by_id(tuned, TUNED).keys()):
+        raise DataError(f"{BASE} and {TUNED} do not answer the same rows: only one has {', '.join(others[:5])}")
+    return [_pair(answers[row.id], row) for row in tuned]
+
+
+def _by_id(predictions: Sequence[Prediction], name: str) -> dict[str, Prediction]:
+    rows = {row.id: row for row in predictions}
+    if len(rows) < len(predictions):
+        twice = next(row_id for row_id, count in Counter(row.id for row in predictions).items() if count > 1)
+        raise DataError(f"{name}: id {twice} stands twice; predict again")
+    return rows
+
+
+def _pair(base: Prediction, tuned: Prediction) -> PhotoRow:
+    if base.label != tuned.label:
+        raise DataError(f"id {tuned.id}: {BASE} and {TUNED} were given other labels; score both on one data set")
+    if not isinstance(tuned.image, str):
+        raise DataError(f"id {tuned.id}: image is {tuned.image!r}, expected the path of one photo")
+    truth = DEFAULT_FORMAT.parse(tuned.label)
+    if isinstance(truth, Unparsed):
+        raise DataError(f"id {tuned.id}: the label is no report ({truth.reason})")
+    if not (kinds := kinds_in(tuned.label)):
+        raise DataError(f"id {tuned.id}: {KIND_FIELD} of the label names no drawn kind: {truth.texts[KIND_FIELD]!r}")
+    return PhotoRow(tuned.id, tuned.image, truth, kinds, _judge(base, truth), _judge(tuned, truth))
+
+
+def _judge(row: Prediction, truth: RiskReport) -> Answer:
+    parsed = read_answer(row.answer, DEFAULT_FORMAT)
+    if isinstance(parsed, Unparsed):
+        return Answer(row.answer, None, row.error or parsed.reason, level_is_right=False, kind_is_right=False)
+    return Answer(row.answer, parsed, None, parsed.level == truth.level, kind_is_right(row))
+
+
+def kind_line(rows: Sequence[PhotoRow]) -> ScoreLine:
+    """Share of rows whose 缺陷描述 names the true kind and no other; the floor always names the commonest."""
+    floor = Counter(row.kinds for row in rows).most_common(1)[0][1] / len(rows)
+    answers = ([row.base for row in rows], [row.tuned for row in rows])
+    return ScoreLine(KIND_LINE, floor, tuple(sum(one.kind_is_right for one in run) / len(rows) for run in answers))
+
+
+def render_page(base: Run, tuned: Run, photos: Path) -> str:
+    """The page as HTML; photos are read from the folder `photos`.
+
+    Raises `DataError` as `pair_rows` and `score_lines` do, `MissingDataError` or `ImageError` for a photo.
+    """
+    rows = pair_rows(base.predictions, tuned.predictions)
+    lines = [*score_lines({BASE: base.metrics, TUNED: tuned.metrics}), kind_line(rows)]
+    by_name = {line.name: line for line in lines}
+    wrong_first = sorted(rows, key=lambda row: row.tuned.is_right)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(TEMPLATE.name).render(
+        names=(BASE, TUNED),
+        lines=lines,
+        headlines=[by_name[name] for name in HEADLINES],
+        floor_note=floor_note(tuned.metrics),
+        confusion=tuned.metrics["risk_level"]["confusion"],
+        cards=[(row, _data_uri(photos, row)) for row in wrong_first],
+        num_wrong=sum(not row.tuned.is_right for row in rows),
+        labels=DEFAULT_FORMAT.labels,
+        level_label=DEFAULT_FORMAT.level_label,
+        kind_field=KIND_FIELD,
+    )
+
+
+def _data_uri(photos: Path, row: PhotoRow) -> str:
+    """The photo as a JPEG in a data URI, shrunk where it is larger than the page shows."""
+    path = photos / row.image
+    if not path.is_file():
+        raise MissingDataError(f"id {row.id}: no photo {path}; --photos names the folder that image paths start from")
+    encoded = reencode(Photo(path, name=str(path)), SHOWN_SIZE, SHOWN_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.data).decode("ascii")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and write the page that the command line asks for; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path, help="the page to write")
+    parser.add_argument("--base", type=Path, required=True, help="the output folder of stage: eval, before fine-tuning")
+    parser.add_argument("--tuned", type=Path, required=True, help="the output folder of stage: eval, after it")
+    parser.add_argument("--photos", type=Path, required=True, help="the folder that image paths start from")
+    asked = parser.parse_args(arguments)
+    try:
+        _report(asked.out, read_run(asked.base), read_run(asked.tuned), asked.photos)
+    except RiskvaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _report(out: Path, base: Run, tuned: Run, photos: Path) -> None:
+    line = kind_line(pair_rows(base.predictions, tuned.predictions))
+    print(render_side_by_side({BASE: base.metrics, TUNED: tuned.metrics}, [line]))
+    with write_whole(out) as stream:
+        stream.write(render_page(base, tuned, photos))
+    print(f"every photo: {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
