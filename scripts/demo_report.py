@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drawn_defects.kind_score import KIND_FIELD, kind_is_right, kinds_in
+from command_line import file_to_write
+from drawn_defects.kind_score import KIND_FIELD, KIND_LINE, kind_is_right, kind_line, kinds_in
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.field_scores import read_answer
+from evaluation.levels import level_scores
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.side_by_side import ScoreLine, floor_note, read_metrics, render_side_by_side, score_lines
 from riskva.data.conversation import Photo
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 BASE, TUNED = "base", "fine-tuned"
 PREDICTIONS_FILE, METRICS_FILE = "generated_predictions.jsonl", "metrics.json"
-KIND_LINE = "kind named rightly"
 HEADLINES = ("reports that parse", "macro-F1", "recall of 严重", KIND_LINE)
 SHOWN_SIZE, SHOWN_QUALITY = (480, 480), 88
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
@@ -68,12 +69,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """A photo (its path relative to the photos' folder), the true report and kinds, and both models' answers."""
+    """A photo (its path relative to the photos' folder), the true report, and both models' answers."""
 
     id: str
     image: str
     truth: RiskReport
-    kinds: frozenset[str]
     base: Answer
     tuned: Answer
 
@@ -85,18 +85,24 @@ def read_run(folder: Path) -> Run:
     """
     predictions = read_predictions(folder / PREDICTIONS_FILE)
     metrics = read_metrics(folder / METRICS_FILE)
-    num_valid = sum(_report_in(row) is not None for row in predictions)
-    found, scored = (len(predictions), num_valid), (metrics["num_samples"], metrics["format"]["num_valid"])
-    if found != scored:
+    if _level_counts(predictions) != {level: dict(row) for level, row in metrics["risk_level"]["confusion"].items()}:
         raise DataError(
-            f"{folder}: {METRICS_FILE} is of {scored[0]} rows with {scored[1]} reports, {PREDICTIONS_FILE} has "
-            f"{found[0]} with {found[1]}; score it again with stage: eval"
+            f"{folder}: {METRICS_FILE} is of other answers than those in {PREDICTIONS_FILE}; "
+            "score them again with stage: eval"
         )
     return Run(predictions, metrics)
 
 
-def _report_in(row: Prediction) -> RiskReport | None:
-    parsed = read_answer(row.answer, DEFAULT_FORMAT)
+def _level_counts(predictions: Sequence[Prediction]) -> dict[str, dict[str, int]]:
+    """How often each true level was answered with which, as `metrics.json` counts it."""
+    pairs = [(_report_in(row.label), _report_in(row.answer)) for row in predictions]
+    known = [(truth, answer) for truth, answer in pairs if truth is not None]
+    levels = [None if answer is None else int(answer.level) for _, answer in known]
+    return level_scores(levels, [int(truth.level) for truth, _ in known])["confusion"]
+
+
+def _report_in(text: str) -> RiskReport | None:
+    parsed = read_answer(text, DEFAULT_FORMAT)
     return None if isinstance(parsed, Unparsed) else parsed
 
 
@@ -127,9 +133,9 @@ def _pair(base: Prediction, tuned: Prediction) -> PhotoRow:
     truth = DEFAULT_FORMAT.parse(tuned.label)
     if isinstance(truth, Unparsed):
         raise DataError(f"id {tuned.id}: the label is no report ({truth.reason})")
-    if not (kinds := kinds_in(tuned.label)):
+    if not kinds_in(tuned.label):
         raise DataError(f"id {tuned.id}: {KIND_FIELD} of the label names no drawn kind: {truth.texts[KIND_FIELD]!r}")
-    return PhotoRow(tuned.id, tuned.image, truth, kinds, _judge(base, truth), _judge(tuned, truth))
+    return PhotoRow(tuned.id, tuned.image, truth, _judge(base, truth), _judge(tuned, truth))
 
 
 def _judge(row: Prediction, truth: RiskReport) -> Answer:
@@ -139,20 +145,13 @@ def _judge(row: Prediction, truth: RiskReport) -> Answer:
     return Answer(row.answer, parsed, None, parsed.level == truth.level, kind_is_right(row))
 
 
-def kind_line(rows: Sequence[PhotoRow]) -> ScoreLine:
-    """Share of rows whose 缺陷描述 names the true kind and no other; the floor always names the commonest."""
-    floor = Counter(row.kinds for row in rows).most_common(1)[0][1] / len(rows)
-    answers = ([row.base for row in rows], [row.tuned for row in rows])
-    return ScoreLine(KIND_LINE, floor, tuple(sum(one.kind_is_right for one in run) / len(rows) for run in answers))
-
-
 def render_page(base: Run, tuned: Run, photos: Path) -> str:
     """The page as HTML; photos are read from the folder `photos`.
 
     Raises `DataError` as `pair_rows` and `score_lines` do, `MissingDataError` or `ImageError` for a photo.
     """
     rows = pair_rows(base.predictions, tuned.predictions)
-    lines = [*score_lines({BASE: base.metrics, TUNED: tuned.metrics}), kind_line(rows)]
+    lines = _lines(base, tuned)
     by_name = {line.name: line for line in lines}
     wrong_first = sorted(rows, key=lambda row: row.tuned.is_right)
     environment = Environment(
@@ -172,6 +171,15 @@ def render_page(base: Run, tuned: Run, photos: Path) -> str:
     )
 
 
+def _lines(base: Run, tuned: Run) -> list[ScoreLine]:
+    scores = score_lines({BASE: base.metrics, TUNED: tuned.metrics})
+    return [*scores, kind_line(_answers(base, tuned))]
+
+
+def _answers(base: Run, tuned: Run) -> list[Sequence[Prediction]]:
+    return [base.predictions, tuned.predictions]
+
+
 def _data_uri(photos: Path, row: PhotoRow) -> str:
     """The photo as a JPEG in a data URI, shrunk where it is larger than the page shows."""
     path = photos / row.image
@@ -184,7 +192,7 @@ def _data_uri(photos: Path, row: PhotoRow) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and write the page that the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, help="the page to write")
+    parser.add_argument("out", type=file_to_write, help="the page to write")
     parser.add_argument("--base", type=Path, required=True, help="the output folder of stage: eval, before fine-tuning")
     parser.add_argument("--tuned", type=Path, required=True, help="the output folder of stage: eval, after it")
     parser.add_argument("--photos", type=Path, required=True, help="the folder that image paths start from")
@@ -198,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(out: Path, base: Run, tuned: Run, photos: Path) -> None:
-    line = kind_line(pair_rows(base.predictions, tuned.predictions))
-    print(render_side_by_side({BASE: base.metrics, TUNED: tuned.metrics}, [line]))
+    page = render_page(base, tuned, photos)
+    print(render_side_by_side({BASE: base.metrics, TUNED: tuned.metrics}, [kind_line(_answers(base, tuned))]))
     with write_whole(out) as stream:
-        stream.write(render_page(base, tuned, photos))
+        stream.write(page)
     print(f"every photo: {out}")
 
 

@@ -8,9 +8,9 @@ Photos are framed in the colour of their level: green 轻微, amber 中等, red 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
+from command_line import file_to_write
 from drawn_defects.catalogue import KINDS
 from drawn_defects.photos import Scene, draw_photo
 from drawn_defects.rooms import ROOMS
@@ -42,7 +42,7 @@ def contact_sheet(seed: int) -> Image.Image:
 def main() -> None:
     """Write the sheet to the file that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=file_to_write)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)

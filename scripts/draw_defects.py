@@ -10,33 +10,29 @@ size or tag tells a label; exposure, blur, noise, JPEG quality, tape and the hou
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from drawn_defects.photos import Size
+from command_line import count, folder_to_write, size
 from drawn_defects.table import Drawing, draw_table
 
-from riskva.data.parallel import num_photo_workers
-
-
-def size_from(text: str) -> Size:
-    """`112` as (112, 112), `4000x3000` as it stands."""
-    width, _, height = text.partition("x")
-    return int(width), int(height or width)
+from riskva.data.parallel import num_cores
 
 
 def main() -> None:
     """Draw the photos that the command line asks for."""
     drawing = Drawing()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, help="the folder to write")
-    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("out", type=folder_to_write, help="the folder to write")
+    parser.add_argument("--rows", type=count, default=300)
     parser.add_argument("--seed", type=int, default=drawing.seed, help="other seeds draw other photos of other houses")
-    parser.add_argument("--size", type=size_from, default=drawing.size, help="pixels: 112 or 4000x3000")
-    parser.add_argument("--houses", type=int, default=drawing.houses)
+    parser.add_argument("--size", type=size, default=drawing.size, help="pixels: 112 or 4000x3000")
+    parser.add_argument("--houses", type=count, default=drawing.houses)
     parser.add_argument("--turned", action="store_true", help="store photos turned, with the EXIF tag that says so")
-    parser.add_argument("--workers", type=int, default=num_photo_workers(), help="processes")
+    parser.add_argument("--workers", type=count, default=num_cores(), help="processes")
     asked = parser.parse_args()
-    drawing = Drawing(asked.seed, asked.size, asked.houses, asked.turned)
+    try:
+        drawing = Drawing(asked.seed, asked.size, asked.houses, asked.turned)
+    except ValueError as error:
+        parser.error(str(error))
     print(draw_table(asked.out, asked.rows, drawing, asked.workers))
 
 

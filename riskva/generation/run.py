@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+
 from evaluation.predictions import Prediction
 from riskva.console import note, warn
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.parallel import num_photo_workers
 from riskva.errors import DataError, SomeRowsFailed
-from riskva.files import write_whole
+from riskva.files import sha256_of, write_whole
 from riskva.generation.predict import FILE_NAME, PromptDataset, check_ids, predict
 from riskva.generation.setup import build_answerer, processor_of
 from riskva.modeling.context import ModelContext
@@ -28,11 +30,15 @@ OWNED_FILES = tuple(map(re.escape, (FILE_NAME, FILE_NAME + ".partial", FAILED_FI
 
 
 def output_folder_of(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> OutputFolder:
-    """The recipe's output folder; a run of it is finished with `finished_file`."""
-    comparable = recipe.model_copy(update={"overwrite_output_dir": False})
-    return OutputFolder(
-        recipe.output_dir, recipe_to_yaml(comparable), finished_file, OWNED_FILES, recipe.overwrite_output_dir
-    )
+    """The recipe's output folder; a run of it is finished with `finished_file`.
+
+    An adapter that was trained anew makes it another run: half the answers of one and half of another are no scores.
+    """
+    comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False}))
+    adapter = Path(recipe.adapter_name_or_path or "") / SAFETENSORS_WEIGHTS_NAME
+    if recipe.adapter_name_or_path and adapter.is_file():
+        comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
+    return OutputFolder(recipe.output_dir, comparable, finished_file, OWNED_FILES, recipe.overwrite_output_dir)
 
 
 def inputs_of(recipe: PredictRecipe | EvalRecipe) -> list[Path | str | None]:

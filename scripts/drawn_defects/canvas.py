@@ -20,7 +20,7 @@ class Canvas:
     """The picture that a photo is drawn on, and the random numbers that it is drawn with.
 
     Places are shares of the width and the height, sizes are shares of `unit`, the shorter side in pixels: the same
-    random numbers draw the same photo at every size.
+    random numbers draw much the same photo at every size.
     """
 
     image: Image.Image

@@ -1,7 +1,8 @@
 """What a base model knows before it sees a photo of ours: the language of inspectors, as text without pictures.
 
-Real base models can read and write; the tiny one learns it from three exercises. They say what things are called and
-how inspectors speak, never how bad a defect is, and no sentence is one of a report.
+Real base models can read and write; the tiny one learns it from three exercises: to copy words, to say what things are
+called, to finish sentences about other matters. None says how bad a defect is, and none is part of a report; the words
+of the levels occur among those to copy, beside no picture and no kind.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drawn_defects.captions import LOOKS, QUESTIONS, Caption, phrases
-from drawn_defects.catalogue import KINDS, NO_DEFECT_FINDING
-from drawn_defects.rooms import ROOMS
-from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, LEVEL_LABELS, default_question
+from drawn_defects.captions import GROUNDS, MANNERS, MARKS, Caption, caption, parts, random_manner
+from drawn_defects.photos import Scene
 
 OTHER_KINDS = (
-    "抹灰空鼓", "脱落", "色差", "顶棚渗水", "阴阳角不方正", "墙砖空鼓", "地漏排水不畅", "防水渗漏", "密封不良",
-    "窗框渗水", "开裂", "拱起", "栏杆松动", "插座无接地",
+    "色差", "阴阳角不方正", "地漏排水不畅", "密封不良", "拱起", "插座无接地", "门扇变形", "踢脚线翘边", "地板异响",
+    "水管噪声", "窗户关不严", "开关失灵",
 )  # fmt: skip
-OTHER_PLACES = ("墙面", "顶棚", "地面", "阴角", "阳角", "窗边", "门边", "踢脚")
+OTHER_PLACES = ("墙角", "顶面", "地坪", "阴角", "阳角", "窗边", "门边", "踢脚")
 SENTENCES = (
-    "{place}{kind}，影响观感，不影响结构安全。",
-    "{place}存在{kind}，范围较小，不影响使用。",
-    "{place}{kind}范围扩大，可能影响使用功能，需要及时处理。",
-    "{place}出现大面积{kind}，存在安全隐患，影响结构安全和耐久性。",
-    "清理基层后修补{kind}部位，重新批刮腻子并涂刷面漆，加强养护和检查。",
-    "剔除{kind}部位，按规范重新施工，验收合格后进入下道工序。",
-    "立即停止使用并委托专业单位检测，制定加固方案后返工处理。",
-    "照片中未发现明显缺陷，保持日常检查和维护。",
+    "{place}的{kind}已经拍照，等候复查。",
+    "本次检查的内容包括{place}和{kind}。",
+    "请把{kind}的位置画在图纸上，并写明{place}的编号。",
+    "{kind}由施工单位负责，三天内回复。",
+    "检查人员先看{place}，再看{kind}，最后签字。",
+    "关于{place}的{kind}，业主和监理各有一份记录。",
+    "{place}的照片按日期存放，便于日后对照。",
+    "下一次检查{place}时，请带上梯子、手电和卷尺。",
 )
-COPY, GO_ON = "照抄：", "续写："
+COPY, GO_ON, LIST = "照抄：", "续写：", "逐条回答："
+GLOSSARY = tuple(
+    (name, wording) for wordings in (MARKS, GROUNDS) for name, said in wordings.items() for wording in said
+)
 COPIED_WORDS = (1, 1, 2, 2, 3, 4, 6)
 """How many words are copied: the short ones teach where to look, without which the long ones are not learned."""
 
@@ -49,37 +51,49 @@ def _copy(words: Sequence[str], rng: np.random.Generator) -> Caption:
 
 def _glossary(rng: np.random.Generator) -> Caption:
     """What a thing is called, or what a word means."""
-    entries = [
-        *LOOKS.items(),
-        *((room.name, room.look) for room in ROOMS.values()),
-    ]
-    name, look = entries[rng.integers(len(entries))]
-    return Caption(f"{look}叫什么？", f"{name}。") if rng.random() < 0.5 else Caption(f"什么叫{name}？", f"{look}。")
+    name, wording = GLOSSARY[rng.integers(len(GLOSSARY))]
+    if rng.random() < 0.5:
+        return Caption(f"{wording}，叫什么？", f"{name}。")
+    plain, *_ = MARKS.get(name) or GROUNDS[name]
+    return Caption(f"什么叫{name}？", f"{plain}。")
+
+
+def inspectors_sentence(rng: np.random.Generator) -> str:
+    """What an inspector might say about something else."""
+    template = SENTENCES[rng.integers(len(SENTENCES))]
+    return template.format(kind=rng.choice(OTHER_KINDS), place=rng.choice(OTHER_PLACES))
 
 
 def _go_on(rng: np.random.Generator) -> Caption:
     """An inspector's sentence to finish, begun anywhere."""
-    template = SENTENCES[rng.integers(len(SENTENCES))]
-    text = template.format(kind=rng.choice(OTHER_KINDS), place=rng.choice(OTHER_PLACES))
+    text = inspectors_sentence(rng)
     cut = int(rng.integers(2, len(text) - 2))
     return Caption(GO_ON + text[:cut], text[cut:])
 
 
-def corpus() -> list[str]:
-    """What the tokenizer learns its vocabulary from; what occurs in every row stands many times, to be few tokens."""
-    kinds = [*OTHER_KINDS, *(kind.name for kind in KINDS)]
-    places = [*OTHER_PLACES, *ROOMS]
-    sentences = [one.format(place=place, kind=kind) for one in SENTENCES for place in places for kind in kinds]
-    findings = [NO_DEFECT_FINDING, *(texts for kind in KINDS for texts in kind.findings.values())]
-    descriptions = [kind.description(extent, room) for kind in KINDS for room in kind.rooms for extent in range(3)]
-    fields = [f"**{one.label}**: {word}" for one in DEFAULT_FORMAT.fields for word in (*LEVEL_LABELS, *kinds, *places)]
-    prompts = [DEFAULT_SYSTEM_PROMPT, default_question(DEFAULT_FORMAT), "You are a helpful assistant.", *QUESTIONS]
-    return [
-        *sentences,
-        *descriptions * 4,
-        *[text for texts in findings for text in texts] * 12,
-        *[*phrases(), COPY, GO_ON] * 20,
-        *fields * 4,
-        *prompts * 100,
-        *["system\n", "user\n", "assistant\n"] * 100,
-    ]
+def long_caption(scene: Scene, rng: np.random.Generator) -> Caption:
+    """A description that comes late: after sentences that have nothing to do with it, or line by line.
+
+    Without these, the model would read a photo only where an answer begins, a few words behind the picture.
+    """
+    choice = int(rng.integers(3))
+    if choice == 0:
+        manner = random_manner(rng)
+        said = parts(scene, manner)
+        order = rng.permutation(list(said))
+        lines = [f"{name}：{said[name]}" for name in order]
+        return Caption(_talk(rng) + MANNERS[manner] + LIST + "、".join(order), "\n".join(lines))
+    plain = caption(scene, rng)
+    if choice == 1:
+        sentence = inspectors_sentence(rng)
+        return Caption(f"{COPY}{sentence}{plain.question}", sentence + plain.answer)
+    return Caption(_talk(rng) + plain.question, plain.answer)
+
+
+def other_system_prompt(rng: np.random.Generator) -> str:
+    """A system prompt of any length, which says nothing of use."""
+    return "You are a helpful assistant." if rng.random() < 0.3 else _talk(rng) or "你好。"
+
+
+def _talk(rng: np.random.Generator) -> str:
+    return "".join(inspectors_sentence(rng) for _ in range(rng.integers(4)))

@@ -6,10 +6,10 @@ An extent shows in size or in number, at steps of about two, so that a person ca
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from drawn_defects.canvas import Canvas, Colour, Point, soft
-from drawn_defects.things import railing, seal, socket, window
+from drawn_defects.things import bricks, railing, seal, socket, tile, window
 
 MORTAR: Colour = (128, 124, 118)
 DARK: Colour = (40, 36, 34)
@@ -58,13 +58,11 @@ def see_through(canvas: Canvas, extent: int) -> None:
     x = float(canvas.rng.uniform(0.08, 0.9 - 0.115 * number)) * canvas.image.width
     top, bottom = canvas.rng.uniform(0.05, 0.15), canvas.rng.uniform(0.75, 0.9)
     strips = Image.new("L", canvas.image.size)
-    pen = Canvas(strips.convert("RGB"), canvas.rng)
+    y0, y1 = top * canvas.image.height, bottom * canvas.image.height
     for strip in range(number):
-        left = x + strip * pitch
-        y0, y1 = top * canvas.image.height, bottom * canvas.image.height
-        wide = pitch * 0.72
-        pen.pen.polygon([(left, y0), (left + wide, y0), (left + wide + slant, y1), (left + slant, y1)], fill="white")
-    mask = np.asarray(pen.image.convert("L"), dtype=np.float32) / 255
+        left, right = x + strip * pitch, x + (strip + 0.72) * pitch
+        ImageDraw.Draw(strips).polygon([(left, y0), (right, y0), (right + slant, y1), (left + slant, y1)], fill=255)
+    mask = np.asarray(strips, dtype=np.float32) / 255
     canvas.blend(mask * (0.45 + 0.35 * canvas.noise(12)), (132, 136, 142))
 
 
@@ -107,22 +105,12 @@ def efflorescence(canvas: Canvas, extent: int) -> None:
 
 
 def missing_corner(canvas: Canvas, extent: int) -> None:
-    """A tile whose corner has broken off: a straight-edged dark notch where two joints meet."""
-    x, y = canvas.spot(0.3)
+    """A tile whose corner has broken off: a straight-edged dark notch."""
+    (x, y), (across, down) = tile(canvas)
     reach = canvas.unit * (0.09, 0.17, 0.3)[extent]
-    side = canvas.unit * 0.36
-    across, down = (1, -1)[canvas.rng.integers(2)], (1, -1)[canvas.rng.integers(2)]
-    corners = [(x, y), (x + across * side, y), (x + across * side, y + down * side), (x, y + down * side)]
-    canvas.pen.polygon(corners, fill=(240, 238, 232))
-    canvas.line([*corners, corners[0]], (110, 106, 100), 0.014)
     bite = float(canvas.rng.uniform(0.8, 1.1))
-    notch = [
-        (x, y),
-        (x + across * reach, y),
-        (x + across * reach * 0.45, y + down * reach * 0.5),
-        (x, y + down * reach * bite),
-    ]
-    canvas.pen.polygon(notch, fill=(70, 62, 56))
+    inner = (x + across * reach * 0.45, y + down * reach * 0.5)
+    canvas.pen.polygon([(x, y), (x + across * reach, y), inner, (x, y + down * reach * bite)], fill=(70, 62, 56))
 
 
 def puddle(canvas: Canvas, extent: int) -> None:
@@ -174,14 +162,14 @@ def broken_glass(canvas: Canvas, extent: int) -> None:
 
 def sanding(canvas: Canvas, extent: int) -> None:
     """Loose sand on a floor that wears off: yellow and brown grains in a patch."""
-    depth = canvas.blob(canvas.spot(0.4), (0.14, 0.24, 0.42)[extent], roughness=0.4)
-    canvas.blend(soft(depth, edge=0.08) * 0.55, (216, 186, 120))
-    height, width = depth.shape
-    ys, xs = np.nonzero(depth > 0)
-    picks = canvas.rng.integers(0, len(xs), (60, 170, 460)[extent])
-    for x, y in zip(xs[picks] / width * canvas.image.width, ys[picks] / height * canvas.image.height, strict=True):
+    centre, radius = canvas.spot(0.4), (0.14, 0.24, 0.42)[extent]
+    canvas.blend(soft(canvas.blob(centre, radius, roughness=0.4), edge=0.08) * 0.55, (216, 186, 120))
+    for _ in range((60, 170, 460)[extent]):
+        reach, heading = radius * float(canvas.rng.uniform(0, 1)) ** 0.5, float(canvas.rng.uniform(0, 2 * np.pi))
+        x = centre[0] + reach * canvas.unit * float(np.cos(heading))
+        y = centre[1] + reach * canvas.unit * float(np.sin(heading))
         colour: Colour = ((120, 88, 44), (246, 226, 170))[canvas.rng.integers(2)]
-        canvas.ellipse((float(x), float(y)), 0.007, 0.007, colour)
+        canvas.ellipse((x, y), 0.007, 0.007, colour)
 
 
 def wide_bars(canvas: Canvas, extent: int) -> None:
@@ -195,20 +183,8 @@ def missing_plate(canvas: Canvas, extent: int) -> None:
 
 
 def missing_bricks(canvas: Canvas, extent: int) -> None:
-    """Small facing bricks, some fallen off: grey mortar where they were."""
-    rows, columns = 9, 6
-    x0, y0 = 0.08 * canvas.image.width, 0.08 * canvas.image.height
-    wide, high = 0.84 * canvas.image.width / columns, 0.84 * canvas.image.height / rows
-    gone = canvas.blob(canvas.spot(0.42), (0.12, 0.22, 0.36)[extent], roughness=0.3) > 0
-    brick: Colour = ((164, 72, 52), (178, 92, 60))[canvas.rng.integers(2)]
-    joint = canvas.unit * 0.012
-    canvas.rectangle(x0, y0, x0 + wide * columns, y0 + high * rows, (206, 196, 184))
-    for row in range(rows):
-        for column in range(columns):
-            left, top = x0 + column * wide, y0 + row * high
-            middle = (int(top + high / 2), int(left + wide / 2))
-            colour = (84, 80, 78) if gone[middle] else brick
-            canvas.rectangle(left + joint, top + joint, left + wide - joint, top + high - joint, colour)
+    """Small facing bricks, some fallen off: dark mortar where they were."""
+    bricks(canvas, gone=canvas.blob(canvas.spot(0.42), (0.12, 0.22, 0.36)[extent], roughness=0.3))
 
 
 def blisters(canvas: Canvas, extent: int) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from drawn_defects import things
 from drawn_defects.canvas import Canvas, Colour
 from drawn_defects.catalogue import KINDS, MINOR, NO_DEFECT, NO_DEFECT_FINDING, Finding, Kind
 from drawn_defects.rooms import ROOMS, background
+from drawn_defects.things import WHOLE_THINGS
 from riskva.report import RiskLevel
 
 LONGEST_DRAWN_SIDE = 1024
@@ -59,7 +59,7 @@ def draw_photo(scene: Scene, size: Size, house_tint: Colour, rng: np.random.Gene
     if scene.kind:
         scene.kind.draw(canvas, scene.extent)
     elif rng.random() < 0.6:
-        (things.window, things.socket, things.railing, things.seal)[rng.integers(4)](canvas)
+        WHOLE_THINGS[rng.integers(len(WHOLE_THINGS))](canvas)
     if rng.random() < 0.25:
         _tape(canvas)
     return _as_taken(canvas.image.resize(size, Image.Resampling.LANCZOS), rng)
@@ -86,5 +86,6 @@ def _as_taken(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     left, right = rng.uniform(0.85, 1.12, 2)
     light = np.linspace(left, right, pixels.shape[1], dtype=np.float32)[None, :, None]
     balance = (rng.uniform(0.88, 1.1) * rng.uniform(0.97, 1.03, 3)).astype(np.float32)
-    grain = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(1, 5))
+    strength = np.float32(rng.uniform(1, 5))
+    grain = rng.standard_normal(pixels.shape, dtype=np.float32) * strength
     return Image.fromarray(np.clip(pixels * light * balance + grain, 0, 255).astype(np.uint8))

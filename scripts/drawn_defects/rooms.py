@@ -13,10 +13,9 @@ from drawn_defects.canvas import Canvas, Colour
 
 @dataclass(frozen=True)
 class Room:
-    """A room as it is called, and as one who does not know rooms would describe its look."""
+    """A room: its name, and what paints it over an empty canvas in the house's tint."""
 
     name: str
-    look: str
     paint: Callable[[Canvas, Colour], None]
 
 
@@ -118,13 +117,13 @@ def _stairwell(canvas: Canvas, tint: Colour) -> None:
 ROOMS: Mapping[str, Room] = {
     room.name: room
     for room in (
-        Room("厨房", "浅色大方格，底下一条深色台面", _kitchen),
-        Room("卫生间", "淡蓝色小方格", _bathroom),
-        Room("客厅", "米黄色平面，底下一条棕色木头", _living_room),
-        Room("卧室", "淡紫色竖条纹", _bedroom),
-        Room("阳台", "砖红色大方格", _balcony),
-        Room("外墙", "土黄色错缝石块", _facade),
-        Room("屋面", "深灰色粗糙表面", _roof),
-        Room("楼梯间", "上白下绿两种颜色", _stairwell),
+        Room("厨房", _kitchen),
+        Room("卫生间", _bathroom),
+        Room("客厅", _living_room),
+        Room("卧室", _bedroom),
+        Room("阳台", _balcony),
+        Room("外墙", _facade),
+        Room("屋面", _roof),
+        Room("楼梯间", _stairwell),
     )
 }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,17 @@ from PIL import Image
 
 from drawn_defects.canvas import Colour
 from drawn_defects.photos import Scene, Size, draw_photo, random_scene
-from riskva.console import progress
+from drawn_defects.processes import for_each_number
+from drawn_defects.seeds import DEMO_SEED
+from riskva.files import write_whole
 
 COLUMNS = (
     "image_id", "image_path", "data_风险", "data_纠正和预防建议", "data_风险等级", "data_缺陷描述", "房屋",
 )  # fmt: skip
 
+MOST_HOUSES = 800
+SHORTEST_SIDE, LONGEST_SIDE = 28, 20_000
+JPEG_QUALITIES = (72, 96)
 ORIENTATION_TAG = 0x0112
 # How a camera stores an upright photo under each EXIF orientation: what turns it back, inverted
 STORED_AS = {
@@ -35,21 +38,54 @@ STORED_AS = {
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What to draw: `size` is (width, height) of the upright photos, `turned` stores them as phones do, with EXIF.
+class Drawn:
+    """A drawn photo: what it shows, the number of its house, its pixels, and the random numbers that come next."""
 
-    Every seed has houses of its own: no house of one seed is among another's.
+    scene: Scene
+    house: int
+    image: Image.Image
+    rng: np.random.Generator
+
+    def save(self, path: Path, turned: bool = False) -> None:
+        """As a JPEG of any quality; `turned` stores it as phones do, with an EXIF tag that says how to turn it back."""
+        quality = int(self.rng.integers(*JPEG_QUALITIES))
+        if not turned:
+            self.image.save(path, quality=quality)
+            return
+        orientation = int(self.rng.integers(1, 9))
+        stored_as = STORED_AS[orientation]
+        exif = Image.Exif()
+        exif[ORIENTATION_TAG] = orientation
+        stored = self.image if stored_as is None else self.image.transpose(stored_as)
+        stored.save(path, quality=quality, exif=exif)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw: `size` is (width, height) of the upright photos in pixels, `turned` stores them as phones do.
+
+    Every seed has houses of its own: no house of one seed is among another's. Raises `ValueError` for a seed below 0,
+    houses outside 1 to 800, sides outside 28 to 20,000 pixels.
     """
 
-    seed: int = 0
+    seed: int = DEMO_SEED
     size: Size = (112, 112)
     houses: int = 48
     turned: bool = False
 
-    def row(self, number: int) -> tuple[Scene, int, np.random.Generator]:
-        """The scene of a row, the number of its house, and the random numbers that its photo is drawn with."""
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed}: expected 0 or more")
+        if not 1 <= self.houses <= MOST_HOUSES:
+            raise ValueError(f"{self.houses} houses: expected 1 to {MOST_HOUSES}")
+        if not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in self.size):
+            raise ValueError(f"size {self.size}: expected sides of {SHORTEST_SIDE} to {LONGEST_SIDE} pixels")
+
+    def photo(self, number: int) -> Drawn:
+        """The photo of a row; its pixels depend on nothing but the drawing and the row's number."""
         rng = np.random.default_rng((self.seed, number))
-        return random_scene(rng), int(rng.integers(self.houses)), rng
+        scene, house = random_scene(rng), int(rng.integers(self.houses))
+        return Drawn(scene, house, draw_photo(scene, self.size, self.tint(house), rng), rng)
 
     def house_name(self, house: int) -> str:
         """Building, unit and flat; a hundred buildings a seed, eight flats a building."""
@@ -64,28 +100,25 @@ class Drawing:
 def draw_table(out: Path, rows: int, drawing: Drawing, workers: int = 1) -> Path:
     """The table `out/metadata.csv` of `rows` drawn photos, with the photos under `out/images`.
 
-    The same drawing gives the same bytes, row by row, whatever the number of rows and of `workers` (processes).
+    The same drawing gives the same bytes, row by row, whatever the number of rows and of `workers` (processes). The
+    table is there only when all photos are.
     """
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    draw = partial(_draw_row, out, drawing)
-    if workers == 1:
-        written = list(progress(map(draw, range(rows)), rows, "photos"))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            written = list(progress(pool.map(draw, range(rows), chunksize=16), rows, "photos"))
     table = out / "metadata.csv"
-    with table.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    table.unlink(missing_ok=True)
+    written = for_each_number(partial(_draw_row, out, drawing), rows, workers, "photos")
+    with write_whole(table) as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(written)
     return table
 
 
 def _draw_row(out: Path, drawing: Drawing, number: int) -> dict[str, str]:
-    scene, house, rng = drawing.row(number)
-    photo = draw_photo(scene, drawing.size, drawing.tint(house), rng)
+    drawn = drawing.photo(number)
     image_path = f"images/{number:05d}.jpg"
-    _save(photo, out / image_path, drawing.turned, rng)
+    drawn.save(out / image_path, drawing.turned)
+    scene = drawn.scene
     risk, advice = scene.finding
     return {
         "image_id": f"photo_{drawing.seed}_{number:05d}",
@@ -94,17 +127,5 @@ def _draw_row(out: Path, drawing: Drawing, number: int) -> dict[str, str]:
         "data_纠正和预防建议": f"{advice}。",
         "data_风险等级": scene.level.label,
         "data_缺陷描述": scene.description,
-        "房屋": drawing.house_name(house),
+        "房屋": drawing.house_name(drawn.house),
     }
-
-
-def _save(photo: Image.Image, path: Path, turned: bool, rng: np.random.Generator) -> None:
-    quality = int(rng.integers(72, 96))
-    if not turned:
-        photo.save(path, quality=quality)
-        return
-    orientation = int(rng.integers(1, 9))
-    stored_as = STORED_AS[orientation]
-    exif = Image.Exif()
-    exif[ORIENTATION_TAG] = orientation
-    (photo if stored_as is None else photo.transpose(stored_as)).save(path, quality=quality, exif=exif)

@@ -1,11 +1,13 @@
-"""Things that photos show, whole or damaged: a window, a socket, a railing, a sealed joint.
+"""Things that photos show, whole or damaged: a window, sockets, a railing, a sealed joint, bricks, a tile.
 
 Photos without a defect show them whole, so that a thing in the picture is no sign of a defect.
 """
 
 from __future__ import annotations
 
-from drawn_defects.canvas import Canvas, Colour
+from collections.abc import Callable
+
+from drawn_defects.canvas import Canvas, Colour, Mask, Point
 
 NUM_SOCKETS = 3
 NUM_BARS = 9
@@ -82,3 +84,33 @@ def seal(canvas: Canvas, missing: float = 0.0) -> None:
     canvas.line([along(0), along(1)], (252, 252, 250), 0.055)
     if missing:
         canvas.line([along(start), along(start + missing)], (18, 16, 16), 0.065)
+
+
+def bricks(canvas: Canvas, gone: Mask | None = None) -> None:
+    """A wall of small facing bricks; where `gone` (height, width) is above 0 there is dark mortar in place of one."""
+    rows, columns = 9, 6
+    x0, y0 = 0.08 * canvas.image.width, 0.08 * canvas.image.height
+    wide, high = 0.84 * canvas.image.width / columns, 0.84 * canvas.image.height / rows
+    brick: Colour = ((164, 72, 52), (178, 92, 60))[canvas.rng.integers(2)]
+    joint = canvas.unit * 0.012
+    canvas.rectangle(x0, y0, x0 + wide * columns, y0 + high * rows, (206, 196, 184))
+    for row in range(rows):
+        for column in range(columns):
+            left, top = x0 + column * wide, y0 + row * high
+            is_gone = gone is not None and gone[int(top + high / 2), int(left + wide / 2)] > 0
+            colour = (84, 80, 78) if is_gone else brick
+            canvas.rectangle(left + joint, top + joint, left + wide - joint, top + high - joint, colour)
+
+
+def tile(canvas: Canvas) -> tuple[Point, Point]:
+    """A white tile; returns one of its corners, and the way from there to the opposite one (1 or -1 for x and y)."""
+    x, y = canvas.spot(0.3)
+    side = canvas.unit * 0.36
+    across, down = (1, -1)[canvas.rng.integers(2)], (1, -1)[canvas.rng.integers(2)]
+    outline = [(x, y), (x + across * side, y), (x + across * side, y + down * side), (x, y + down * side)]
+    canvas.pen.polygon(outline, fill=(240, 238, 232))
+    canvas.line([*outline, outline[0]], (110, 106, 100), 0.014)
+    return (x, y), (across, down)
+
+
+WHOLE_THINGS: tuple[Callable[[Canvas], object], ...] = (window, socket, railing, seal, bricks, tile)

@@ -1,18 +1,21 @@
 """The drawn photos: their rule, their table, and that nothing but the picture tells the label."""
 
 import csv
+from difflib import SequenceMatcher
 from pathlib import Path
 
+import draw_defects
 import numpy as np
 import pytest
+from command_line import size
 from draw_contact_sheet import contact_sheet
-from draw_defects import size_from
-from drawn_defects.captions import LOOKS, QUESTIONS, caption, phrases
+from drawn_defects.captions import GROUNDS, MANNERS, MARKS, QUESTIONS, SIZES, caption, parts, phrases
 from drawn_defects.catalogue import KINDS, NO_DEFECT, WORSE_IN, Kind, kinds_named
-from drawn_defects.language import COPY, GO_ON, exercise
+from drawn_defects.language import COPY, GO_ON, OTHER_KINDS, SENTENCES, exercise, long_caption
 from drawn_defects.photos import Scene, random_scene
 from drawn_defects.rooms import ROOMS, background
 from drawn_defects.table import COLUMNS, STORED_AS, Drawing, draw_table
+from drawn_defects.things import bricks, railing, seal, socket, tile, window
 from PIL import Image, ImageDraw, ImageOps
 
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, LEVEL_LABELS, RiskLevel, default_question
@@ -56,6 +59,7 @@ def test_levels_that_the_rule_gives(kind: str, room: str, levels: list[RiskLevel
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_kind_keeps_the_rule(kind: Kind) -> None:
     assert set(kind.rooms) <= set(ROOMS)
+    assert not any(label in size for size in kind.sizes for label in LEVEL_LABELS)
     for room in kind.rooms:
         levels = [kind.level(extent, room) for extent in EXTENTS]
         assert levels == sorted(levels)
@@ -150,9 +154,63 @@ def test_twelve_megapixels(tmp_path: Path) -> None:
         assert photo.size == (4000, 3000)
 
 
-@pytest.mark.parametrize(("text", "size"), [("112", (112, 112)), ("4000x3000", (4000, 3000))])
-def test_sizes_on_the_command_line(text: str, size: tuple[int, int]) -> None:
-    assert size_from(text) == size
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "0"], "--rows: expected a whole number above 0, found '0'"),
+        (["--rows", "-3"], "expected a whole number above 0, found '-3'"),
+        (["--workers", "0"], "--workers: expected a whole number above 0"),
+        (["--houses", "0"], "--houses: expected a whole number above 0"),
+        (["--houses", "900"], "900 houses: expected 1 to 800"),
+        (["--seed", "-1"], "seed -1: expected 0 or more"),
+        (["--size", "x112"], "expected a size such as 112 or 4000x3000, found 'x112'"),
+        (["--size", "4x4x4"], "expected a size such as 112 or 4000x3000"),
+        (["--size", "5"], "size (5, 5): expected sides of 28 to 20000 pixels"),
+        (["--size", "10x4000"], "size (10, 4000): expected sides of 28 to 20000 pixels"),
+    ],
+)
+def test_wrong_values_end_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["draw_defects.py", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        draw_defects.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["draw_defects.py", str(tmp_path / "file")])
+    with pytest.raises(SystemExit):
+        draw_defects.main()
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "expected"), [("112", (112, 112)), ("4000x3000", (4000, 3000))])
+def test_sizes_on_the_command_line(text: str, expected: tuple[int, int]) -> None:
+    assert size(text) == expected
+
+
+def test_an_interrupted_drawing_leaves_no_table_of_other_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_table(tmp_path, 3, Drawing(seed=1, size=(56, 56)))
+
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drawn_defects.table._draw_row", fail)
+    with pytest.raises(KeyboardInterrupt):
+        draw_table(tmp_path, 3, Drawing(seed=2, size=(56, 56)))
+    assert not (tmp_path / "metadata.csv").exists()
 
 
 # Nothing but the picture tells the label
@@ -177,19 +235,40 @@ def test_nothing_is_written_into_the_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     contact_sheet(seed=4)
 
 
+WHOLE = {
+    "打胶缺失": seal, "玻璃破损": window, "杆距过大": railing, "面板缺失": socket, "饰面砖脱落": bricks, "缺角": tile,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_extents_can_be_told_apart(kind: Kind) -> None:
-    def drawn(extent: int, seed: int) -> np.ndarray:
-        canvas = background(ROOMS[kind.rooms[0]], (224, 224), (0, 0, 0), np.random.default_rng(seed))
-        kind.draw(canvas, extent)
-        return np.asarray(canvas.image, dtype=float)
+    """The damaged share of the picture grows clearly with the extent, on average over eight photos."""
 
-    for smaller, larger in ((0, 1), (1, 2), (0, 2)):
-        differing = [np.abs(drawn(smaller, seed) - drawn(larger, seed)).max(axis=2) > 12 for seed in range(8)]
-        assert np.mean(differing) > 0.005  # measured: 0.006 (a short and a long crack) and more
+    def damaged(extent: int) -> float:
+        shares = []
+        for seed in range(8):
+            marked, whole = (
+                background(ROOMS[kind.rooms[0]], (224, 224), (0, 0, 0), np.random.default_rng(seed)) for _ in "ab"
+            )
+            kind.draw(marked, extent)
+            if kind.name in WHOLE:
+                WHOLE[kind.name](whole)
+            difference = np.abs(np.asarray(marked.image, dtype=float) - np.asarray(whole.image, dtype=float))
+            shares.append(float((difference.max(axis=2) > 12).mean()))
+        return float(np.mean(shares))
+
+    small, medium, large = map(damaged, EXTENTS)
+    assert small > 0
+    assert medium > 1.2 * small  # measured: 1.24 times (bricks) to 4.0
+    assert large > 1.2 * medium  # 1.43 (bricks) to 5.5
 
 
 # What the base is taught
+
+
+def longest_in_common(one: str, other: str) -> int:
+    """Length of the longest text that stands in both."""
+    return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size
 
 
 def test_captions_share_no_sentence_and_no_level_with_reports() -> None:
@@ -199,23 +278,47 @@ def test_captions_share_no_sentence_and_no_level_with_reports() -> None:
     assert not set(QUESTIONS) & {DEFAULT_SYSTEM_PROMPT, default_question(DEFAULT_FORMAT)}
 
 
-def test_exercises_are_no_sentence_of_a_report_and_tell_no_level() -> None:
+def test_exercises_tell_no_level_and_are_no_part_of_a_report() -> None:
     rng = np.random.default_rng(2)
-    exercises = [exercise(("墙", "轻微"), rng) for _ in range(3000)]
-    sentences = {text for kind in KINDS for finding in kind.findings.values() for text in finding}
-    for one in exercises:
-        if not one.question.startswith(COPY):
-            assert not any(label in one.question + one.answer for label in LEVEL_LABELS)
-            assert not any(sentence in one.question + one.answer for sentence in sentences)
-    copied = [one for one in exercises if one.question.startswith(COPY)]
-    assert all(one.question == COPY + one.answer for one in copied)
-    assert {one.question[:3] for one in exercises} >= {COPY, GO_ON, "什么叫"}
+    reports = {text for kind in KINDS for finding in kind.findings.values() for text in finding} | {NO_DEFECT}
+    reports |= {kind.description(extent, room) for kind in KINDS for room in kind.rooms for extent in EXTENTS}
+    lessons = {
+        one for _ in range(2000) for one in (exercise(("墙", "轻微"), rng), long_caption(random_scene(rng), rng))
+    }
+    taught = [
+        one for one in lessons if one.question != COPY + one.answer
+    ]  # the words of levels are among those to copy
+    assert not any(label in one.question + one.answer for one in taught for label in LEVEL_LABELS)
+    sentences = {sentence for template in SENTENCES for sentence in (template.format(place="", kind=""),)}
+    assert max(longest_in_common(sentence, report) for sentence in sentences for report in reports) <= 3
+    assert not set(OTHER_KINDS) & set(OF_NAME)
+    assert {one.question[:3] for one in lessons} >= {COPY, GO_ON, "什么叫"}
+
+
+def test_long_captions_hold_the_description_after_other_words() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        scene = random_scene(rng)
+        described = long_caption(scene, rng)
+        manner = next(number for number in (2, 1, 0) if MANNERS[number] in described.question)
+        mark, size, ground = parts(scene, manner).values()
+        assert mark in described.answer
+        assert size in described.answer
+        assert ground in described.answer or QUESTIONS[2] in described.question
 
 
 def test_captions_tell_all_that_a_level_rests_on() -> None:
     scenes = [Scene(room, kind, extent) for kind in KINDS for room in kind.rooms for extent in EXTENTS]
     for seed in range(40):
         captions = [caption(scene, np.random.default_rng(seed)) for scene in scenes]
-        asks_for_the_background = captions[0].question != QUESTIONS[2]
+        asks_for_the_background = not captions[0].question.endswith(QUESTIONS[2])
         assert (len({one.answer for one in captions}) == len(scenes)) == asks_for_the_background
-    assert set(LOOKS) == set(OF_NAME)
+
+
+def test_wordings_tell_kinds_extents_and_rooms_apart_in_every_manner() -> None:
+    assert set(MARKS) == set(OF_NAME)
+    assert set(GROUNDS) == set(ROOMS)
+    for manner in range(len(MANNERS)):
+        assert len({wordings[manner] for wordings in MARKS.values()}) == len(MARKS)
+        assert len({wordings[manner] for wordings in GROUNDS.values()}) == len(GROUNDS)
+        assert len({wordings[manner] for wordings in SIZES}) == len(SIZES)
