@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main job from end to end on this machine, without network, GPU or downloaded weights: drawn photos and a tiny
-# random model stand in for the real ones; commands and recipes are those of real work. Everything lies under demo/.
+# The main job from end to end on this machine, without network, GPU or downloaded weights: drawn photos and the tiny
+# model that ships with RisKVA stand in for the real ones; commands and recipes are those of real work. All that it
+# writes lies under demo/.
 #   bash scripts/demo.sh
 #   ROWS=400 bash scripts/demo.sh
 set -euo pipefail
@@ -21,17 +22,19 @@ step() {
     echo "   ($((SECONDS - start)) s)"
 }
 
-step "Draw photos of defects" python scripts/draw_defects.py demo/photos --rows "${ROWS:-240}"
-step "Make a tiny model" python scripts/make_tiny_model.py demo/model
-step "1. Prepare: the table becomes data sets" riskva-run recipes/demo/prepare.yaml
+step "Draw photos of defects in 48 houses" python scripts/draw_defects.py demo/photos --rows "${ROWS:-300}"
+step "1. Prepare: the table becomes data sets, split by house" riskva-run recipes/demo/prepare.yaml
 step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml
-step "3. Predict and score the test split" riskva-run recipes/demo/eval.yaml
-step "4. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml
+step "3. Score the base on photos of unseen houses" riskva-run recipes/demo/eval_base.yaml
+step "4. Score the fine-tuned model on the same photos" riskva-run recipes/demo/eval.yaml
+step "5. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml
+step "What fine-tuning has changed" python scripts/demo_report.py demo/outputs/report.html \
+    --base demo/outputs/eval_base --tuned demo/outputs/eval --photos demo/photos
 
 cat <<END
 
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. What there is to look at:
-  demo/data/manifest.json                               what prepare wrote
+  demo/outputs/report.html                              every test photo: truth, base, fine-tuned
   demo/outputs/sft/training_loss.png                    how the loss fell
   demo/outputs/eval/generated_predictions.jsonl         the reports
   demo/outputs/eval/metrics.json                        their scores
