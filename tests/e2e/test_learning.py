@@ -60,13 +60,13 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def test_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_table(tmp_path_factory.mktemp("test"), NUM_TEST, Drawing(seed=31))
 
 
 @pytest.fixture(scope="module")
-def test_data(test_table: Path) -> Path:
-    return prepared(test_table, "test")
+def fresh_data(fresh_table: Path) -> Path:
+    return prepared(fresh_table, "test")
 
 
 @pytest.fixture(scope="module")
@@ -77,39 +77,39 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fine_tuned(prepared(table, "train"), folder / "adapter")
 
 
-def test_the_base_knows_no_reports(test_data: Path, tmp_path: Path) -> None:
-    levels, form, kind = scored(test_data, tmp_path, None)
+def test_the_base_knows_no_reports(fresh_data: Path, tmp_path: Path) -> None:
+    levels, form, kind = scored(fresh_data, tmp_path, None)
     assert form["num_valid"] == 0
     assert levels["macro_f1"] == kind == 0
 
 
-def test_fine_tuning_teaches_level_kind_and_form(taught: Path, test_data: Path, tmp_path: Path) -> None:
-    levels, form, kind = scored(test_data, tmp_path, taught)
+def test_fine_tuning_teaches_level_kind_and_form(taught: Path, fresh_data: Path, tmp_path: Path) -> None:
+    levels, form, kind = scored(fresh_data, tmp_path, taught)
     assert levels["floor_macro_f1"] < 0.25
     assert levels["macro_f1"] > 0.7
     assert kind > 0.7
     assert form["valid_rate"] > 0.95
 
 
-def test_without_the_picture_it_knows_nothing(taught: Path, test_table: Path, tmp_path: Path) -> None:
-    for row in rows_of(test_table):
+def test_without_the_picture_it_knows_nothing(taught: Path, fresh_table: Path, tmp_path: Path) -> None:
+    for row in rows_of(fresh_table):
         path = tmp_path / row["image_path"]
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (112, 112), (190, 190, 190)).save(path)
-    blank = rewritten(tmp_path / "metadata.csv", rows_of(test_table))
+    blank = rewritten(tmp_path / "metadata.csv", rows_of(fresh_table))
     levels, _, kind = scored(prepared(blank, "test"), tmp_path / "eval", taught)
     assert levels["macro_f1"] <= 0.25  # one photo, one answer: what a constant gets
     assert levels["accuracy"] <= levels["floor_accuracy"]
     assert kind < 0.2
 
 
-def test_shuffled_reports_teach_nothing(test_data: Path, tmp_path: Path) -> None:
+def test_shuffled_reports_teach_nothing(fresh_data: Path, tmp_path: Path) -> None:
     table = draw_table(tmp_path, NUM_TRAIN, Drawing(seed=30))
     rows = rows_of(table)
     order = np.random.default_rng(0).permutation(len(rows))
     shuffled = [row | {key: rows[other][key] for key in LABEL_COLUMNS} for row, other in zip(rows, order, strict=True)]
     adapter = fine_tuned(prepared(rewritten(table, shuffled), "train"), tmp_path / "adapter")
-    levels, _, kind = scored(test_data, tmp_path / "eval", adapter)
+    levels, _, kind = scored(fresh_data, tmp_path / "eval", adapter)
     # Guessing by frequency has a macro-F1 of 1/3 and is right in 0.36 of 150 rows, with a standard deviation of 0.04
     assert levels["macro_f1"] < 0.45
     assert levels["accuracy"] < levels["floor_accuracy"] + 0.08
