@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
@@ -15,6 +16,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from riskva.encoding import IGNORED
+from riskva.modeling.loading import load_model
 from riskva.training.sampling import LengthSampler
 
 
@@ -37,13 +39,15 @@ def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: f
 
 
 class RiskTrainer(Trainer):
-    """transformers' Trainer with three differences.
+    """transformers' Trainer with four differences.
 
     - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
       Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
       accumulation; evaluation is a mean over tokens too, whatever the batch size.
     - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
+    - A whole model's checkpoint is read back weight by weight, for resuming and as the best model. Trainer looks for the
+      names of the running model in files that hold the hub's, finds none, warns, and goes on from the base's weights.
 
     Batches come from `riskva.encoding.Collator`.
     """
@@ -114,6 +118,24 @@ class RiskTrainer(Trainer):
         sums, counts = torch.as_tensor(output.predictions).double().sum(dim=0)
         metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": (sums / counts).item()}
         return output._replace(predictions=np.empty(0), label_ids=None, metrics=metrics)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """The checkpoint's weights into the model that is trained. Raises `ModelError` unless all are there."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._read_whole_model(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        """The weights of the best checkpoint into the model. Raises `ModelError` unless all are there."""
+        if isinstance(self.model, PeftModel) or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._read_whole_model(Path(str(self.state.best_model_checkpoint)))
+
+    def _read_whole_model(self, checkpoint: Path) -> None:
+        # In float32, so that weights in either precision come back unrounded
+        self.model.load_state_dict(load_model(checkpoint, torch.float32).state_dict())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights, and beside them what else the checkpoint must carry."""

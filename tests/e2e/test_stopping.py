@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 NUM_STEPS = 24
+PLAIN = ("deepspeed=null", "save_total_limit=null")
 
 
 def keys(model: Path, data: Path, out: Path) -> tuple[str, ...]:
@@ -26,6 +27,15 @@ def keys(model: Path, data: Path, out: Path) -> tuple[str, ...]:
         "eval_strategy=no",
         *SHORT_TRAINING,
     )
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Whether two runs or checkpoints hold the same weights, bit for bit."""
+    name = "adapter_model.safetensors" if (one / "adapter_model.safetensors").exists() else "model.safetensors"
+    weights = load_file(one / name)
+    others = load_file(other / name)
+    assert weights.keys() == others.keys()
+    return all(weights[key].equal(others[key]) for key in weights)
 
 
 def wait_for_log(out: Path, seconds: float = 90) -> None:
@@ -63,8 +73,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(
     assert len(losses_of(tmp_path)) == NUM_STEPS
     if processes == 1:
         assert losses_of(tmp_path) == losses_of(uninterrupted)
-        resumed, whole = (load_file(out / "adapter_model.safetensors") for out in (tmp_path, uninterrupted))
-        assert all(resumed[name].equal(whole[name]) for name in whole)
+        assert are_equal(tmp_path, uninterrupted)
 
 
 def test_killed_run_goes_on_from_its_last_whole_checkpoint(
@@ -84,8 +93,7 @@ def test_killed_run_goes_on_from_its_last_whole_checkpoint(
     _, said = worker.communicate(timeout=200)
     assert worker.returncode == 0, said
     assert "checkpoint-20 is incomplete" in said
-    resumed, whole = (load_file(out / "adapter_model.safetensors") for out in (tmp_path, uninterrupted))
-    assert all(resumed[name].equal(whole[name]) for name in whole)
+    assert are_equal(tmp_path, uninterrupted)
 
 
 def test_finished_run_is_refused_and_can_be_overwritten(
@@ -214,3 +222,26 @@ def test_the_stopped_command_goes_on_even_if_it_said_overwrite(
     assert worker.returncode == 75, said
     assert riskva_run("sft_lora.yaml", *command) == 0
     assert losses_of(tmp_path) == losses_of(uninterrupted)
+
+
+@pytest.mark.parametrize("tuning", ["full", "freeze"])
+def test_a_whole_model_goes_on_from_its_checkpoint(
+    tuning: str, tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    shorter = ("max_steps=6", "save_steps=3", f"finetuning_type={tuning}", "freeze_trainable_layers=1", *PLAIN)
+    assert riskva_run("sft_full.yaml", *keys(tiny_model, prepared, whole), *shorter) == 0
+    go_on = f"resume_from_checkpoint={whole / 'checkpoint-3'}"
+    assert riskva_run("sft_full.yaml", *keys(tiny_model, prepared, resumed), *shorter, go_on) == 0
+    assert losses_of(resumed) == losses_of(whole)[3:]
+    assert are_equal(resumed, whole)
+
+
+@pytest.mark.parametrize("recipe", ["sft_lora.yaml", "sft_full.yaml"])
+def test_the_best_checkpoint_is_what_is_saved(recipe: str, tiny_model: Path, prepared: Path, tmp_path: Path) -> None:
+    evaluate = ("eval_strategy=steps", "eval_steps=2", "save_steps=2", "load_best_model_at_end=true", "max_steps=6")
+    # The highest loss as the best, so that the best checkpoint is not the last
+    highest = ("metric_for_best_model=eval_loss", "greater_is_better=true", *PLAIN)
+    assert riskva_run(recipe, *keys(tiny_model, prepared, tmp_path), *evaluate, *highest) == 0
+    assert are_equal(tmp_path, tmp_path / "checkpoint-2")
+    assert not are_equal(tmp_path, tmp_path / "checkpoint-6")
