@@ -46,8 +46,8 @@ class RiskTrainer(Trainer):
       accumulation; evaluation is a mean over tokens too, whatever the batch size.
     - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
-    - A whole model's checkpoint is read back weight by weight, for resuming and as the best model. Trainer looks for the
-      names of the running model in files that hold the hub's, finds none, warns, and goes on from the base's weights.
+    - A whole model's checkpoint is read back weight by weight, for resuming and as the best model. Trainer looks for
+      the running model's names in files that hold the hub's, finds none, warns, and goes on from the base's weights.
 
     Batches come from `riskva.encoding.Collator`.
     """
