@@ -135,7 +135,7 @@ class RiskTrainer(Trainer):
 
     def _read_whole_model(self, checkpoint: Path) -> None:
         # In float32, so that weights in either precision come back unrounded
-        self.model.load_state_dict(load_model(checkpoint, torch.float32).state_dict())
+        cast(nn.Module, self.model).load_state_dict(load_model(checkpoint, torch.float32).state_dict())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights, and beside them what else the checkpoint must carry."""
