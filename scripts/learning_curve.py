@@ -1,7 +1,7 @@
 """How much the demo's fine-tune learns from how many rows: a picture and a table, over several seeds.
 
     python scripts/learning_curve.py build/learning_curve [--rows 60 120 247 500 1000] [--seeds 1 2 3]
-        [--steps 775] [--jobs 1]
+        [--steps 930] [--jobs 1]
 
 For every number of rows and every seed, the demo's recipes prepare, train and score: LoRA on the tiny base that ships
 with RisKVA, the same number of optimiser steps whatever the number of rows, then 320 photos that were drawn with
@@ -36,7 +36,7 @@ from riskva.errors import RiskvaError
 from riskva.files import write_json, write_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ROWS, SEEDS, STEPS = (60, 120, 247, 500, 1000), (1, 2, 3), 775
+ROWS, SEEDS, STEPS = (60, 120, 247, 500, 1000), (1, 2, 3), 930
 TEST_ROWS = 320
 ROWS_PER_HOUSE = 6
 WITHOUT_VALIDATION = ("eval_dataset=null", "eval_strategy=no", "save_strategy=no", "report_to=none")

@@ -26,7 +26,7 @@ import torch
 from command_line import folder_to_write
 from drawn_defects.captions import Caption, caption
 from drawn_defects.language import exercise, long_caption, other_system_prompt
-from drawn_defects.photos import Scene
+from drawn_defects.photos import Scene, random_scene
 from drawn_defects.processes import for_each_number
 from drawn_defects.seeds import BASE_SEEDS
 from drawn_defects.table import Drawing
@@ -67,9 +67,9 @@ class Course:
 
 
 COURSES = (
-    Course("short", seed=BASE_SEEDS[0], num_photos=24_000, text_share=0.5, is_long=False),
+    Course("short", seed=BASE_SEEDS[0], num_photos=70_000, text_share=0.2, is_long=False),
     Course(
-        "long", seed=BASE_SEEDS[1], num_photos=24_000, text_share=0.2, is_long=True,
+        "long", seed=BASE_SEEDS[1], num_photos=30_000, text_share=0.2, is_long=True,
         overrides=("num_train_epochs=1", "learning_rate=1.0e-3"),
     ),
 )  # fmt: skip
@@ -144,7 +144,8 @@ def _entry(name: str) -> Row:
 
 
 def _photo_row(folder: Path, course: Course, number: int) -> Row:
-    drawn = Drawing(course.seed).photo(number)
+    rng = np.random.default_rng((course.seed, number))
+    drawn = Drawing(course.seed).draw(random_scene(rng), rng)
     name = f"images/{number:05d}.jpg"
     drawn.save(folder / name)
     system = other_system_prompt(drawn.rng) if course.is_long else None

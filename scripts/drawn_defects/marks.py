@@ -28,7 +28,7 @@ def _crack_arm(canvas: Canvas, start: Point, heading: float, steps: int, width: 
 def crack(canvas: Canvas, extent: int) -> None:
     """A dark wandering line; longer, wider and branching with the extent."""
     start, heading = canvas.spot(0.38), float(canvas.rng.uniform(0, 2 * np.pi))
-    steps, width = (3, 7, 9)[extent], (0.01, 0.015, 0.034)[extent]
+    steps, width = (4, 8, 9)[extent], (0.016, 0.02, 0.036)[extent]
     for turn in (0.0, np.pi):  # it runs both ways from where it began
         _crack_arm(canvas, start, heading + turn, steps, width)
     for _ in range((0, 0, 4)[extent]):
@@ -70,9 +70,9 @@ def peeling(canvas: Canvas, extent: int) -> None:
     """Flakes of paint that curl off: a lit edge, the ground behind them."""
     x0, y0 = canvas.spot(0.4)
     spread = canvas.unit * (0.07, 0.15, 0.24)[extent]
-    for _ in range((3, 9, 24)[extent]):
+    for _ in range((4, 10, 24)[extent]):
         x, y = canvas.rng.normal((x0, y0), spread)
-        radius = float(canvas.rng.uniform(0.035, 0.055))
+        radius = float(canvas.rng.uniform(0.045, 0.065))
         lift = 0.016 * canvas.unit
         canvas.polygon((x - lift, y - lift), radius, (255, 255, 252), corners=7)
         canvas.polygon((x, y), radius * 0.85, (122, 116, 108), corners=7)
@@ -107,7 +107,7 @@ def efflorescence(canvas: Canvas, extent: int) -> None:
 def missing_corner(canvas: Canvas, extent: int) -> None:
     """A tile whose corner has broken off: a straight-edged dark notch."""
     (x, y), (across, down) = tile(canvas)
-    reach = canvas.unit * (0.09, 0.17, 0.3)[extent]
+    reach = canvas.unit * (0.11, 0.2, 0.32)[extent]
     bite = float(canvas.rng.uniform(0.8, 1.1))
     inner = (x + across * reach * 0.45, y + down * reach * 0.5)
     canvas.pen.polygon([(x, y), (x + across * reach, y), inner, (x, y + down * reach * bite)], fill=(70, 62, 56))

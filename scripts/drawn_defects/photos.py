@@ -40,6 +40,23 @@ class Scene:
         return self.kind.description(self.extent, self.room) if self.kind else f"{self.room}{NO_DEFECT}。"
 
 
+SCENES = (
+    *(Scene(room, kind, extent) for kind in KINDS for room in kind.rooms for extent in range(3)),
+    *(Scene(room, None) for room in ROOMS),
+)
+"""Every scene that there is."""
+
+
+def dealt_scene(seed: int, number: int) -> Scene:
+    """Scene `number` of an endless row that deals out all `SCENES`, shuffles them anew, and deals again.
+
+    So a few hundred rows hold every kind in each of its rooms and extents about equally often, as a firm's own choice
+    of photos to learn from would.
+    """
+    time, place = divmod(number, len(SCENES))
+    return SCENES[np.random.default_rng((seed, 1_000_000_009, time)).permutation(len(SCENES))[place]]
+
+
 def random_scene(rng: np.random.Generator) -> Scene:
     """A scene of any kind, or of none, each as likely; then its room and extent."""
     choice = int(rng.integers(len(KINDS) + 1))

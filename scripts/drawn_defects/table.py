@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from drawn_defects.canvas import Colour
-from drawn_defects.photos import Scene, Size, draw_photo, random_scene
+from drawn_defects.photos import Scene, Size, dealt_scene, draw_photo
 from drawn_defects.processes import for_each_number
 from drawn_defects.seeds import DEMO_SEED
 from riskva.files import write_whole
@@ -83,8 +83,11 @@ class Drawing:
 
     def photo(self, number: int) -> Drawn:
         """The photo of a row; its pixels depend on nothing but the drawing and the row's number."""
-        rng = np.random.default_rng((self.seed, number))
-        scene, house = random_scene(rng), int(rng.integers(self.houses))
+        return self.draw(dealt_scene(self.seed, number), np.random.default_rng((self.seed, number)))
+
+    def draw(self, scene: Scene, rng: np.random.Generator) -> Drawn:
+        """A photo of `scene` in any of the houses."""
+        house = int(rng.integers(self.houses))
         return Drawn(scene, house, draw_photo(scene, self.size, self.tint(house), rng), rng)
 
     def house_name(self, house: int) -> str:

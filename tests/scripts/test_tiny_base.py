@@ -66,7 +66,7 @@ def test_it_describes_drawings_that_it_has_not_seen() -> None:
             written = model.generate(**prompt, max_new_tokens=60, do_sample=False, repetition_penalty=1.0)
         answer = processor.tokenizer.decode(written[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         num_right += answer.strip() == expected.answer
-    assert num_right >= 0.8 * num_rows  # measured: 0.91 of 480 answers about 160 other drawings
+    assert num_right >= 0.9 * num_rows  # measured: 0.98 of 960 answers about 320 other drawings
 
 
 def as_photo(image: Image.Image) -> Photo:
