@@ -68,6 +68,11 @@ def _progress_lines(items: Iterable[T], total: int, what: str, unit: str) -> Ite
         if now - last >= SECONDS_BETWEEN_LINES and done < total:
             last = now
             rate = done / (now - start)
-            note(f"{what}: {done}/{total} {unit}s, {rate:.1f}/s, ETA {duration((total - done) / rate)}")
+            note(f"{what}: {done}/{total} {unit}s, {_pace(rate)}, ETA {duration((total - done) / rate)}")
     elapsed = time.monotonic() - start
-    note(f"{what}: {done} {unit}s in {duration(elapsed)}" + (f", {done / elapsed:.1f}/s" if elapsed > 0.05 else ""))
+    note(f"{what}: {done} {unit}s in {duration(elapsed)}" + (f", {_pace(done / elapsed)}" if elapsed > 0.05 else ""))
+
+
+def _pace(rate: float) -> str:
+    """`rate` items a second as a person says it: fast ones by the second, slow ones by their duration."""
+    return f"{rate:.1f}/s" if rate >= 0.1 or rate == 0 else f"{1 / rate:.0f} s each"

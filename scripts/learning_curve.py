@@ -196,7 +196,7 @@ def learning_curve(out: Path, sizes: Iterable[int], seeds: Sequence[int], steps:
         prepare(place / "test", Drawing(MEASURED_SEED), TEST_ROWS, "test", place / "test.log")
     with ThreadPoolExecutor(jobs) as pool:
         done = pool.map(lambda cell: measure(cell, test_data, steps, cell.folder.with_suffix(".log")), cells)
-        for _ in progress(done, len(cells), "fine-tunes"):
+        for _ in progress(done, len(cells), "learning curve", "fine-tune"):
             pass
     scores = [scores_of(cell.folder / "eval") for cell in cells]
     write_json(out / "learning_curve.json", [_as_json(cell, one) for cell, one in zip(cells, scores, strict=True)])

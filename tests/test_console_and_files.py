@@ -42,6 +42,15 @@ def test_progress_gives_every_item_and_shows_rate_and_eta(
     assert "reading: 3 files in 0:00" in said
 
 
+def test_slow_work_is_paced_by_the_item(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 90.0, 180.0, 180.0])
+    monkeypatch.setattr("riskva.console.time.monotonic", lambda: next(clock))
+    assert list(console.progress([1, 2], 2, "learning curve", "fine-tune")) == [1, 2]
+    said = capsys.readouterr().err
+    assert "learning curve: 1/2 fine-tunes, 90 s each, ETA 1:30" in said
+    assert "learning curve: 2 fine-tunes in 3:00, 90 s each" in said
+
+
 def test_only_the_main_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("RANK", "1")
     console.warn("unheard")
