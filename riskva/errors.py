@@ -12,6 +12,7 @@
     │   └── UnknownLevelError       (ValueError)         1   a risk level is none of the three
     ├── ModelError                  (OSError)            1   a model is missing, unreadable or of another kind
     │   └── ExportCheckError        (OSError)            1   the exported model does not answer as base + adapter does
+    ├── DivergedError               (ArithmeticError)    1   the loss is no longer a number
     ├── SomeRowsFailed              (RuntimeError)       3   finished, but some rows failed; a file lists them
     └── StoppedBySignal             (InterruptedError)  75   stopped after saving; the same command resumes
 
@@ -86,6 +87,10 @@ class ModelError(RiskvaError, OSError):
 
 class ExportCheckError(ModelError):
     """The exported model does not answer as base + adapter does."""
+
+
+class DivergedError(RiskvaError, ArithmeticError):
+    """The loss is no longer a number: nothing that is trained from here on is of use."""
 
 
 class SomeRowsFailed(RiskvaError, RuntimeError):

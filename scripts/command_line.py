@@ -23,7 +23,7 @@ def size(text: str) -> tuple[int, int]:
 
 def folder_to_write(text: str) -> Path:
     """A folder, which need not be there yet."""
-    path = Path(text)
+    path = _path(text)
     if path.exists() and not path.is_dir():
         raise ArgumentTypeError(f"{text} is a file; name a folder")
     return path
@@ -31,7 +31,17 @@ def folder_to_write(text: str) -> Path:
 
 def file_to_write(text: str) -> Path:
     """A file, which need not be there yet."""
-    path = Path(text)
+    path = _path(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{text} is a folder; name a file")
+    return path
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise ArgumentTypeError("expected a path, found nothing")
+    path = Path(text)
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ArgumentTypeError(f"{parent} is a file, so {text} cannot be written")
     return path

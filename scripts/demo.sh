@@ -6,6 +6,11 @@
 #   ROWS=400 bash scripts/demo.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROWS=${ROWS:-300}
+if ((ROWS < 60)); then
+    echo "ROWS=$ROWS: at least 60, so that every split has rows" >&2
+    exit 2
+fi
 bash scripts/setup.sh
 
 export PATH="$PWD/.venv/bin:$PATH"
@@ -22,7 +27,7 @@ step() {
     echo "   ($((SECONDS - start)) s)"
 }
 
-step "Draw photos of defects in 48 houses" python scripts/draw_defects.py demo/photos --rows "${ROWS:-300}"
+step "Draw photos of defects in 48 houses" python scripts/draw_defects.py demo/photos --rows "$ROWS"
 step "1. Prepare: the table becomes data sets, split by house" riskva-run recipes/demo/prepare.yaml
 step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml
 step "3. Score the base on photos of unseen houses" riskva-run recipes/demo/eval_base.yaml

@@ -202,6 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RiskvaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a file where a folder should be
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

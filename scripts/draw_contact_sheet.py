@@ -45,8 +45,11 @@ def main() -> None:
     parser.add_argument("out", type=file_to_write)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(asked.seed).save(asked.out, quality=88)
+    try:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(asked.seed).save(asked.out, quality=88)
+    except (OSError, ValueError) as error:  # a seed below 0, a file name that says no picture format
+        parser.error(str(error))
     print(asked.out)
 
 

@@ -4,7 +4,7 @@
     python scripts/draw_defects.py OUT --rows 20 --size 4000x3000 --turned     # as phones store them, EXIF and all
 
 Writes OUT/metadata.csv and OUT/images/. The rule behind the levels stands in drawn_defects/catalogue.py. No file name,
-size or tag tells a label; exposure, blur, noise, JPEG quality, tape and the house's paint vary and mean nothing.
+tag or size in pixels tells a label; exposure, blur, noise, JPEG quality, tape and paint vary and mean nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def main() -> None:
         drawing = Drawing(asked.seed, asked.size, asked.houses, asked.turned)
     except ValueError as error:
         parser.error(str(error))
-    print(draw_table(asked.out, asked.rows, drawing, asked.workers))
+    try:
+        print(draw_table(asked.out, asked.rows, drawing, asked.workers))
+    except OSError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

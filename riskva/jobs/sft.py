@@ -23,7 +23,13 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT
 from riskva.training.arguments import build_arguments, compute_dtype
-from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, StopOnSigterm, TrainerLog
+from riskva.training.callbacks import (
+    BarWithoutLogs,
+    NoStepTooMany,
+    StopOnSigterm,
+    StopWhenDiverged,
+    TrainerLog,
+)
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_once, leaving_the_group
@@ -157,7 +163,7 @@ def _build_trainer(
             eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
             data_collator=Collator(processor, always_an_image=args.world_size > 1),
             write_extras=write_extras,
-            callbacks=[TrainerLog(recipe.output_dir), NoStepTooMany()],
+            callbacks=[TrainerLog(recipe.output_dir), StopWhenDiverged(), NoStepTooMany()],
         )
     except (ImportError, RuntimeError, ValueError) as error:  # an integration that is not installed, for example
         raise RecipeError(f"transformers refuses the training keys: {error}") from error

@@ -116,14 +116,24 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
-    with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
-        differing = set(stored.keys()) ^ set(get_peft_model_state_dict(adapted))
+    require_fitting_adapter(adapted, folder)
+    return adapted
+
+
+def require_fitting_adapter(model: PeftModel, folder: Path) -> None:
+    """Raise `ModelError` unless the adapter in `folder` has just the tensors, by name and shape, that `model` has."""
+    expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(model).items()}
+    try:
+        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as stored:
+            found = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the adapter cannot be read: {error}") from error
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if differing:
         raise ModelError(
-            f"{folder}: {len(differing)} adapter tensors do not fit the model: {_some(sorted(differing))}; "
+            f"{folder}: {len(differing)} adapter tensors do not fit the model: {_some(differing)}; "
             "was it trained on another model, or saved with other names?"
         )
-    return adapted
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:

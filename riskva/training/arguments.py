@@ -59,6 +59,8 @@ def _defaults() -> dict[str, Any]:
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         # Every trainable weight takes part in every batch (see Collator.always_an_image).
         "ddp_find_unused_parameters": False,
+        # Trainer would log a loss that is not a number as 0.
+        "logging_nan_inf_filter": False,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from riskva.console import duration, note
-from riskva.errors import NothingLeftToTrain
+from riskva.errors import DivergedError, NothingLeftToTrain
 from riskva.files import write_whole
 from riskva.training.distributed import any_process
 
@@ -69,6 +70,28 @@ def _line(entry: dict[str, Any], rate: float) -> str:
     numbers = [f"{name} {entry[name]:.4g}" for name in ("loss", "eval_loss", "grad_norm", "lr") if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
     return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
+
+
+class StopWhenDiverged(TrainerCallback):
+    """Raises `DivergedError` at the first logged loss that is not a finite number."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at the losses in the entry."""
+        for name in ("loss", "eval_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"step {state.global_step}: {name} is {value}, so the training has diverged; lower learning_rate "
+                    f"(now {args.learning_rate:g}) or max_grad_norm, and begin afresh: checkpoints saved since the "
+                    "last finite loss are of no use"
+                )
 
 
 class NoStepTooMany(TrainerCallback):

@@ -32,6 +32,8 @@ def missing_parts(checkpoint: Path) -> list[str]:
     missing = [name for name in ALWAYS_NEEDED if name not in names]
     if not names.intersection(WEIGHTS):
         missing.append("model weights")
+    elif "config.json" not in names and "adapter_model.safetensors" not in names:
+        missing.append("config.json")
     if "optimizer.pt" not in names and not any(path.is_dir() for path in checkpoint.glob("global_step*")):
         missing.append("optimizer state")
     if not any(name.startswith("rng_state") for name in names):

@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from riskva.encoding import IGNORED
-from riskva.modeling.loading import load_model
+from riskva.modeling.loading import load_model, locate_model, require_fitting_adapter
 from riskva.training.sampling import LengthSampler
 
 
@@ -46,8 +46,9 @@ class RiskTrainer(Trainer):
       accumulation; evaluation is a mean over tokens too, whatever the batch size.
     - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
-    - A whole model's checkpoint is read back weight by weight, for resuming and as the best model. Trainer looks for
-      the running model's names in files that hold the hub's, finds none, warns, and goes on from the base's weights.
+    - A checkpoint is read back, for resuming and as the best model, with every weight accounted for. Trainer looks for
+      a whole model's running names in files that hold the hub's, finds none, warns, and goes on from the base's
+      weights; of an adapter it passes over what it does not find.
 
     Batches come from `riskva.encoding.Collator`.
     """
@@ -122,20 +123,27 @@ class RiskTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """The checkpoint's weights into the model that is trained. Raises `ModelError` unless all are there."""
         if isinstance(self.model, PeftModel):
+            require_fitting_adapter(self.model, Path(resume_from_checkpoint))
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._read_whole_model(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         """The weights of the best checkpoint into the model. Raises `ModelError` unless all are there."""
-        if isinstance(self.model, PeftModel) or self.is_deepspeed_enabled:
+        best = Path(str(self.state.best_model_checkpoint))
+        if self.is_deepspeed_enabled:
+            super()._load_best_model()
+        elif isinstance(self.model, PeftModel):
+            require_fitting_adapter(self.model, best)
             super()._load_best_model()
         else:
-            self._read_whole_model(Path(str(self.state.best_model_checkpoint)))
+            self._read_whole_model(best)
 
     def _read_whole_model(self, checkpoint: Path) -> None:
         # In float32, so that weights in either precision come back unrounded
-        cast(nn.Module, self.model).load_state_dict(load_model(checkpoint, torch.float32).state_dict())
+        cast(nn.Module, self.model).load_state_dict(
+            load_model(locate_model(str(checkpoint)), torch.float32).state_dict()
+        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights, and beside them what else the checkpoint must carry."""

@@ -104,9 +104,11 @@ def draw_table(out: Path, rows: int, drawing: Drawing, workers: int = 1) -> Path
     """The table `out/metadata.csv` of `rows` drawn photos, with the photos under `out/images`.
 
     The same drawing gives the same bytes, row by row, whatever the number of rows and of `workers` (processes). The
-    table is there only when all photos are.
+    table is there only when all photos are. Raises `FileExistsError` where a table stands that was not drawn.
     """
     table = out / "metadata.csv"
+    if table.exists() and not _is_drawn(table):
+        raise FileExistsError(f"{table} is no table of drawn photos and would be lost; name another folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
     table.unlink(missing_ok=True)
     written = for_each_number(partial(_draw_row, out, drawing), rows, workers, "photos")
@@ -115,6 +117,11 @@ def draw_table(out: Path, rows: int, drawing: Drawing, workers: int = 1) -> Path
         writer.writeheader()
         writer.writerows(written)
     return table
+
+
+def _is_drawn(table: Path) -> bool:
+    with table.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline().strip() == ",".join(COLUMNS) and stream.readline().startswith("photo_")
 
 
 def _draw_row(out: Path, drawing: Drawing, number: int) -> dict[str, str]:

@@ -5,10 +5,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from running import SHORT_TRAINING, losses_of, riskva_run, start
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.slow
 
@@ -245,3 +246,32 @@ def test_the_best_checkpoint_is_what_is_saved(recipe: str, tiny_model: Path, pre
     assert riskva_run(recipe, *keys(tiny_model, prepared, tmp_path), *evaluate, *highest) == 0
     assert are_equal(tmp_path, tmp_path / "checkpoint-2")
     assert not are_equal(tmp_path, tmp_path / "checkpoint-6")
+
+
+def test_an_adapter_that_does_not_fit_is_not_gone_on_from(
+    uninterrupted: Path, tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = copytree(uninterrupted / "checkpoint-20", tmp_path / "checkpoint-20")
+    file = damaged / "adapter_model.safetensors"
+    whole = load_file(file)
+    first = sorted(whole)[0]
+    for tensors in (
+        {name: tensor for name, tensor in whole.items() if name != first},
+        {f"x.{name}": tensor for name, tensor in whole.items()},
+        {**whole, first: whole[first][:, :-1].contiguous()},
+    ):
+        save_file(tensors, file)
+        command = (*keys(tiny_model, prepared, tmp_path / "out"), f"resume_from_checkpoint={damaged}")
+        assert riskva_run("sft_lora.yaml", *command, "overwrite_output_dir=true") == 1
+        assert "adapter tensors do not fit the model" in capsys.readouterr().err
+
+
+def test_a_diverged_training_says_so(
+    tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (*keys(tiny_model, prepared, tmp_path), "learning_rate=1e30", "max_grad_norm=0", "warmup_steps=0")
+    assert riskva_run("sft_lora.yaml", *command) == 1
+    said = capsys.readouterr().err
+    assert "the training has diverged; lower learning_rate (now 1e+30)" in said
+    assert "loss 0," not in said
+    assert not (tmp_path / "train_results.json").exists()

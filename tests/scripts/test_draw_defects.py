@@ -1,6 +1,7 @@
 """The drawn photos: their rule, their table, and that nothing but the picture tells the label."""
 
 import csv
+from argparse import ArgumentTypeError
 from collections import Counter
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import draw_defects
 import numpy as np
 import pytest
-from command_line import size
+from command_line import file_to_write, folder_to_write, size
 from draw_contact_sheet import contact_sheet
 from drawn_defects.captions import GROUNDS, MANNERS, MARKS, QUESTIONS, SIZES, caption, parts, phrases
 from drawn_defects.catalogue import KINDS, NO_DEFECT, WORSE_IN, Kind, kinds_named
@@ -210,6 +211,29 @@ def test_a_file_is_no_folder(
     with pytest.raises(SystemExit):
         draw_defects.main()
     assert "is a file; name a folder" in capsys.readouterr().err
+
+
+def test_a_table_that_was_not_drawn_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "metadata.csv"
+    table.write_text("image_id,image_path\np-001,images/00000.jpg\n", encoding="gbk")
+    before = table.read_bytes()
+    monkeypatch.setattr("sys.argv", ["draw_defects.py", str(tmp_path), "--rows", "1"])
+    with pytest.raises(SystemExit):
+        draw_defects.main()
+    assert "is no table of drawn photos" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [table]
+
+
+@pytest.mark.parametrize(("path", "message"), [("", "expected a path"), ("file/below", "is a file, so")])
+def test_paths_that_cannot_be_written(path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    for kind in (folder_to_write, file_to_write):
+        with pytest.raises(ArgumentTypeError, match=message):
+            kind(path)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("112", (112, 112)), ("4000x3000", (4000, 3000))])

@@ -14,6 +14,7 @@ PARTS = (
     "optimizer.pt",
     "rng_state.pth",
     "model.safetensors",
+    "config.json",
 )
 
 
