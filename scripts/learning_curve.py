@@ -40,6 +40,7 @@ ROWS, SEEDS, STEPS = (60, 120, 247, 500, 1000), (1, 2, 3), 930
 TEST_ROWS = 320
 ROWS_PER_HOUSE = 6
 WITHOUT_VALIDATION = ("eval_dataset=null", "eval_strategy=no", "save_strategy=no", "report_to=none")
+ON_ONE_CORE = ("nproc_per_node=1", "per_device_train_batch_size=8")
 DEPENDS_ON = ("recipes/demo/*.yaml", "recipes/sft_lora.yaml", "scripts/drawn_defects/*.py", "riskva/assets/**/*.*")
 
 LEVEL_NAMES = {
@@ -87,7 +88,7 @@ def measure(cell: Cell, test_data: Path, steps: int, log: Path) -> None:
         drawing = Drawing(cell.seed, houses=max(2, cell.rows // ROWS_PER_HOUSE))
         data = prepare(cell.folder, drawing, cell.rows, "train", log)
         places = (f"dataset_dir={data}", f"output_dir={trained}")
-        run(log, "sft.yaml", *places, f"seed={cell.seed}", f"max_steps={steps}", *WITHOUT_VALIDATION)
+        run(log, "sft.yaml", *places, f"seed={cell.seed}", f"max_steps={steps}", *WITHOUT_VALIDATION, *ON_ONE_CORE)
     if not (scored / "metrics.json").is_file():
         places = (f"dataset_dir={test_data}", f"output_dir={scored}")
         run(log, "eval.yaml", f"adapter_name_or_path={trained}", *places)

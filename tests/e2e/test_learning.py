@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_defects.kind_score import kind_line
 from drawn_defects.table import Drawing, draw_table
-from learning_curve import WITHOUT_VALIDATION
+from learning_curve import ON_ONE_CORE, WITHOUT_VALIDATION
 from PIL import Image
 from running import riskva_run
 
@@ -32,7 +32,7 @@ def prepared(table: Path, split: str) -> Path:
 def fine_tuned(data: Path, out: Path) -> Path:
     """The demo's fine-tune, half as long."""
     places = (f"dataset_dir={data}", f"output_dir={out}")
-    assert riskva_run("demo/sft.yaml", *places, "num_train_epochs=12", *WITHOUT_VALIDATION) == 0
+    assert riskva_run("demo/sft.yaml", *places, "num_train_epochs=12", *WITHOUT_VALIDATION, *ON_ONE_CORE) == 0
     return out
 
 
