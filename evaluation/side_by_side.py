@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evaluation.levels import LevelScores
-from evaluation.table import UNKNOWN, aligned, shown_share
+from evaluation.table import UNKNOWN, aligned, shown_share, under_call_rate
 from riskva.errors import DataError, MissingDataError
 
 if TYPE_CHECKING:
@@ -104,11 +104,7 @@ def _level_lines(runs: Sequence[Metrics]) -> Iterator[ScoreLine]:
     yield ScoreLine("accuracy", floor["floor_accuracy"], tuple(one["accuracy"] for one in levels))
     yield ScoreLine("macro-F1", floor["floor_macro_f1"], tuple(one["macro_f1"] for one in levels))
     yield ScoreLine("recall of 严重", None, tuple(one["severe_recall"] for one in levels))
-    yield ScoreLine("under-called (less is better)", None, tuple(map(_under_call_rate, runs)))
-
-
-def _under_call_rate(run: Metrics) -> float | None:
-    return run["risk_level"]["under_call_rate"] if run["format"]["num_valid"] else None
+    yield ScoreLine("under-called (less is better)", None, tuple(map(under_call_rate, runs)))
 
 
 def _text_lines(runs: Sequence[Metrics]) -> Iterator[ScoreLine]:

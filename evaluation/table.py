@@ -65,6 +65,11 @@ def _summary(metrics: Metrics) -> Iterator[str]:
         yield f"  … and {len(reasons) - NUM_REASONS} other reasons"
 
 
+def under_call_rate(metrics: Metrics) -> float | None:
+    """The share of under-calls; None where no answer is a report, since its 0 would look like a virtue."""
+    return metrics["risk_level"]["under_call_rate"] if metrics["format"]["num_valid"] else None
+
+
 def _levels(metrics: Metrics) -> Iterator[str]:
     scores = metrics["risk_level"]
     yield from aligned(
@@ -73,7 +78,7 @@ def _levels(metrics: Metrics) -> Iterator[str]:
             ("accuracy", shown_share(scores["accuracy"]), shown_share(scores["floor_accuracy"])),
             ("macro-F1", shown_share(scores["macro_f1"]), shown_share(scores["floor_macro_f1"])),
             ("recall of 严重", shown_share(scores["severe_recall"]), ""),
-            ("under-called", shown_share(scores["under_call_rate"]), ""),
+            ("under-called", shown_share(under_call_rate(metrics)), ""),
         ]
     )
 

@@ -15,7 +15,7 @@ bash scripts/setup.sh
 
 export PATH="$PWD/.venv/bin:$PATH"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-# A model this small gains a third from a second thread, and loses most of its speed when another program wants that core
+# One thread a process: a second one loses most of its speed when another program wants that core
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 step() {

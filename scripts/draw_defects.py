@@ -1,7 +1,7 @@
 """Drawn photos of building defects with a table in the form that `stage: prepare` takes; for tests and the demo.
 
     python scripts/draw_defects.py OUT [--rows 300] [--seed 0] [--size 112] [--houses 48]
-    python scripts/draw_defects.py OUT --rows 20 --size 4000x3000 --turned     # as phones store them, EXIF and all
+    python scripts/draw_defects.py OUT --rows 20 --size 4000x3000 --turned     # large, under any EXIF orientation
 
 Writes OUT/metadata.csv and OUT/images/. The rule behind the levels stands in drawn_defects/catalogue.py. No file name,
 tag or size in pixels tells a label; exposure, blur, noise, JPEG quality, tape and paint vary and mean nothing.
@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=drawing.seed, help="other seeds draw other photos of other houses")
     parser.add_argument("--size", type=size, default=drawing.size, help="pixels: 112 or 4000x3000")
     parser.add_argument("--houses", type=count, default=drawing.houses)
-    parser.add_argument("--turned", action="store_true", help="store photos turned, with the EXIF tag that says so")
+    parser.add_argument(
+        "--turned", action="store_true", help="store photos turned or mirrored, with the EXIF tag that says so"
+    )
     parser.add_argument("--workers", type=count, default=num_cores(), help="processes")
     asked = parser.parse_args()
     try:
