@@ -75,17 +75,10 @@ def _line(entry: dict[str, Any], rate: float) -> str:
 class StopWhenDiverged(TrainerCallback):
     """Raises `DivergedError` at the first logged loss that is not a finite number."""
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Look at the losses in the entry."""
-        for name in ("loss", "eval_loss"):
-            value = (logs or {}).get(name, 0.0)
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any) -> None:
+        """Look at the losses in the entry; `train_loss`, the mean at the end, where no step was logged."""
+        for name in ("loss", "eval_loss", "train_loss"):
+            value = event["logs"].get(name, 0.0)
             if not math.isfinite(value):
                 raise DivergedError(
                     f"step {state.global_step}: {name} is {value}, so the training has diverged; lower learning_rate "

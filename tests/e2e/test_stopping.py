@@ -266,10 +266,12 @@ def test_an_adapter_that_does_not_fit_is_not_gone_on_from(
         assert "adapter tensors do not fit the model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("logging", ["steps", "no"])
 def test_a_diverged_training_says_so(
-    tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    logging: str, tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = (*keys(tiny_model, prepared, tmp_path), "learning_rate=1e30", "max_grad_norm=0", "warmup_steps=0")
+    diverging = ("learning_rate=1e30", "max_grad_norm=0", "warmup_steps=0", f"logging_strategy={logging}")
+    command = (*keys(tiny_model, prepared, tmp_path), *diverging)
     assert riskva_run("sft_lora.yaml", *command) == 1
     said = capsys.readouterr().err
     assert "the training has diverged; lower learning_rate (now 1e+30)" in said
