@@ -17,12 +17,14 @@ from riskva.data.images import EncodedPhoto, reencode
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile
 from riskva.data.parallel import num_cores, ordered_map
 from riskva.data.preview import preview
-from riskva.data.records import BadRow, DefectRecord, Prompt, make_prompt, to_conversation
 from riskva.data.registry import prepared_entry
-from riskva.data.splits import assign_splits
-from riskva.data.staging import QUARANTINE_NAME, Staging
-from riskva.data.table import Table, TableLayout, open_table
-from riskva.data.writers import (
+from riskva.errors import DataError, ImageError, OutputFolderError, RecipeError, TooManyBadRowsError
+from riskva.files import sha256_of, write_whole
+from riskva.preparation.records import BadRow, DefectRecord, Prompt, make_prompt, to_conversation
+from riskva.preparation.splits import assign_splits
+from riskva.preparation.staging import QUARANTINE_NAME, Staging
+from riskva.preparation.table import Table, TableLayout, open_table
+from riskva.preparation.writers import (
     OWN_COLUMNS,
     JsonlWriter,
     ParquetWriter,
@@ -31,8 +33,6 @@ from riskva.data.writers import (
     SplitWriter,
     certain_name,
 )
-from riskva.errors import DataError, ImageError, OutputFolderError, RecipeError, TooManyBadRowsError
-from riskva.files import sha256_of, write_whole
 from riskva.recipe import PrepareRecipe
 from riskva.report import (
     DEFAULT_FORMAT,

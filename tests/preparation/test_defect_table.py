@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from riskva.data.records import BadRow, DefectRecord
-from riskva.data.table import TableLayout, open_table, read_table
 from riskva.errors import DataError, MissingDataError
+from riskva.preparation.records import BadRow, DefectRecord
+from riskva.preparation.table import TableLayout, open_table, read_table
 from riskva.report import DEFAULT_FORMAT, ReportField, ReportFormat, RiskLevel
 
 HEADER = ["image_id", "image_path", "data_风险", "data_纠正和预防建议", "data_风险等级", "data_缺陷描述"]

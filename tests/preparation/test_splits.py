@@ -3,8 +3,8 @@ from collections import Counter
 
 import pytest
 
-from riskva.data.splits import assign_splits
 from riskva.errors import RecipeError
+from riskva.preparation.splits import assign_splits
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 

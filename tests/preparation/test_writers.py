@@ -10,8 +10,8 @@ from PIL import Image
 
 from riskva.data.conversation import Conversation, Message, Photo
 from riskva.data.images import EncodedPhoto
-from riskva.data.writers import ROWS_PER_GROUP, JsonlWriter, ParquetWriter, PhotoFolder, PhotoNames
 from riskva.files import sha256_of
+from riskva.preparation.writers import ROWS_PER_GROUP, JsonlWriter, ParquetWriter, PhotoFolder, PhotoNames
 
 
 def jpeg() -> bytes:

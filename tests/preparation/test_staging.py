@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
-from riskva.data.staging import Staging
 from riskva.errors import DataError, OutputFolderError
+from riskva.preparation.staging import Staging
 from riskva.report import DEFAULT_FORMAT
 
 

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from riskva.data.conversation import IMAGE_PLACEHOLDER
 from riskva.data.csvfile import CsvFile, CsvRow, open_csv
 from riskva.data.paths import is_file, is_folder
-from riskva.data.records import BadRow, DefectRecord
 from riskva.data.registry import closest
 from riskva.errors import DataError, MissingDataError, UnknownLevelError
+from riskva.preparation.records import BadRow, DefectRecord
 from riskva.report import ReportField, ReportFormat, RiskLevel, RiskReport, normalise_text
 
 # What would be read as structure, not as text: the tokenizer's own marks, and the places of media.
