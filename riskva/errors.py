@@ -7,7 +7,8 @@
     ├── DataError                   (ValueError)         1   a table, a data set or a row is wrong
     │   ├── MissingDataError        (FileNotFoundError)  1   a file or folder that the recipe names is not there
     │   ├── ImageError              (ValueError)         1   a photo cannot be read or used
-    │   └── TooManyBadRowsError     (ValueError)         1   more rows are bad than the recipe allows
+    │   ├── TooManyBadRowsError     (ValueError)         1   more rows are bad than the recipe allows
+    │   └── AuditError              (ValueError)         1   the audit found errors and the recipe is strict
     ├── ReportError                 (ValueError)         1   a report does not fit its format
     │   └── UnknownLevelError       (ValueError)         1   a risk level is none of the three
     ├── ModelError                  (OSError)            1   a model is missing, unreadable or of another kind
@@ -71,6 +72,10 @@ class ImageError(DataError):
 
 class TooManyBadRowsError(DataError):
     """More rows are bad than `max_bad_share` allows."""
+
+
+class AuditError(DataError):
+    """The audit of a data set found errors, and the recipe is strict."""
 
 
 class ReportError(RiskvaError, ValueError):

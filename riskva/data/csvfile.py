@@ -1,8 +1,9 @@
-"""CSV files as people save them: their encoding found strictly, every row with the physical line it starts on."""
+"""CSV files as people save them: encoding and delimiter found strictly, every row with the line it starts on."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,26 @@ from riskva.data.paths import is_file
 from riskva.errors import DataError, MissingDataError
 
 ENCODINGS = ("utf-8-sig", "gb18030")
-"""What tables are tried in, in this order. GB18030 holds GBK and GB2312; utf-8-sig is UTF-8 with or without a BOM."""
+"""What tables are tried in, in this order. GB18030 holds GBK and GB2312; utf-8-sig is UTF-8 with or without a BOM.
+
+A file that begins with a BOM has said itself what it is, and is tried in nothing else.
+"""
+
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+"""What may part cells, and what messages call it."""
 
 _CHUNK = 1 << 20
 _FOREIGN_STARTS = {
     b"PK\x03\x04": "an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
+    b"\xff\xfe\x00\x00": "UTF-32 text",
 }
+_MARKED_ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_LABELS = {"utf-8-sig": "UTF-8", "gb18030": "GBK/GB18030", "utf-16": "UTF-16"}
+
+# Codes that GBK leaves to its users, and where Big5 keeps its commonest characters: text that has them is not GBK.
+# U+E5E5 is left out: old Chinese software writes it for a blank.
+_FOREIGN_TO_GBK = re.compile("[\ue4c6-\ue5e4\ue5e6-\ue765]")
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,13 @@ class CsvRow:
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file whose encoding and header are known; `label` names the encoding for people."""
+    """A CSV file whose encoding, delimiter and header are known; `label` names the first two for people."""
 
     path: Path
     encoding: str
     label: str
     header: tuple[str, ...]
+    delimiter: str = ","
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -56,7 +69,8 @@ class CsvFile:
 
         Raises `DataError` when a quote is left open, since the rows behind it would be lost in its cell.
         """
-        rows = (row for row in _rows(self.path, self.encoding, len(self.header)) if not row.is_blank)
+        every = _rows(self.path, self.encoding, self.delimiter, len(self.header))
+        rows = (row for row in every if not row.is_blank)
         next(rows)
         yield from rows
 
@@ -66,8 +80,8 @@ class CsvFile:
         if row.fault:
             return "malformed_row", f"quotes do not fit ({row.fault}){lines}; double a quote inside a quoted cell"
         if len(row.cells) != len(self.header):
-            message = f"{len(row.cells)} cells, the header has {len(self.header)}{lines}; quote cells with commas"
-            return "wrong_cell_count", message
+            counts = f"{len(row.cells)} cells, the header has {len(self.header)}{lines}"
+            return "wrong_cell_count", f"{counts}; quote cells with {DELIMITERS[self.delimiter]}"
         for number, (name, cell) in enumerate(zip(self.header, row.cells, strict=True), start=1):
             if not name and cell.strip():
                 return "nameless_column", f"column {number} holds {cell!r} and has no name; name it in the header"
@@ -78,30 +92,33 @@ class CsvFile:
         return {name: cell for name, cell in zip(self.header, row.cells, strict=False) if name}
 
 
-def open_csv(path: Path, accepts: Callable[[Sequence[str]], bool] = bool) -> CsvFile:
-    """The file at `path`, in the first of `ENCODINGS` that decodes all of it and gives a header that `accepts` takes.
+def open_csv(
+    path: Path, accepts: Callable[[Sequence[str]], bool] = bool, delimiters: Sequence[str] = (",",)
+) -> CsvFile:
+    """The file at `path`, in the first encoding that decodes all of it and gives a header that `accepts` takes.
 
-    When none gives such a header, the first one that decodes the file counts, for the caller to say what is missing.
-    Raises `MissingDataError` without the file, and `DataError` when it is empty, is no CSV, or nothing decodes it.
+    Of several `delimiters`, the one under which `accepts` takes the header counts. When there is no such header, the
+    first encoding and the delimiter that gives the most columns count, for the caller to say what is missing.
+    Raises `MissingDataError` without the file, and `DataError` when it is empty, is no CSV, nothing decodes it, or
+    two delimiters fit.
     """
-    _check_is_text(path)
-    failures, opened = [], []
-    for encoding in ENCODINGS:
-        try:
-            _decode_all(path, encoding)
-        except UnicodeDecodeError as error:
-            failures.append(f"not {error.encoding} ({error.reason})")
+    failures: list[str] = []
+    opened: list[CsvFile] = []
+    for encoding in _encodings(path):
+        if failure := _decoding_fault(path, encoding):
+            failures.append(failure)
             continue
-        file = CsvFile(path, encoding, _label(path, encoding), _header(path, encoding))
-        if accepts(file.header):
-            return file
-        opened.append(file)
+        files = _readings(path, encoding, delimiters)
+        if fitting := [file for file in files if accepts(file.header)]:
+            return _only(fitting)
+        opened = opened or files
     if opened:
-        return opened[0]
+        return max(opened, key=lambda file: len(file.header))
     raise DataError(f"{path}: {', '.join(failures)}; save the table as CSV in UTF-8")
 
 
-def _check_is_text(path: Path) -> None:
+def _encodings(path: Path) -> tuple[str, ...]:
+    """What the file may be written in, as its first bytes tell. Raises `DataError` when it is no text at all."""
     if not is_file(path):
         raise MissingDataError(f"{path}: no such file; csv_path must name a CSV table")
     with path.open("rb") as stream:
@@ -109,23 +126,54 @@ def _check_is_text(path: Path) -> None:
     for sign, kind in _FOREIGN_STARTS.items():
         if start.startswith(sign):
             raise DataError(f"{path}: this is {kind}, not a CSV table; save it as CSV in UTF-8")
+    return next(((name,) for sign, name in _MARKED_ENCODINGS.items() if start.startswith(sign)), ENCODINGS)
 
 
-def _decode_all(path: Path, encoding: str) -> None:
-    with path.open(encoding=encoding, newline="") as stream:
-        while stream.read(_CHUNK):
-            pass
+def _decoding_fault(path: Path, encoding: str) -> str | None:
+    """Why the file is not written in `encoding`, or None when all of it decodes."""
+    try:
+        with path.open(encoding=encoding, newline="") as stream:
+            while text := stream.read(_CHUNK):
+                if encoding == "gb18030" and _FOREIGN_TO_GBK.search(text):
+                    return "not gb18030 (characters that GBK does not define; is it Big5?)"
+    except UnicodeDecodeError as error:
+        return f"not {error.encoding} ({error.reason})"
+    return None
 
 
-def _label(path: Path, encoding: str) -> str:
-    if encoding == "gb18030":
-        return "GBK/GB18030"
+def _readings(path: Path, encoding: str, delimiters: Sequence[str]) -> list[CsvFile]:
+    """The file as each delimiter has it. Raises the first one's `DataError` when none leads to a header."""
+    files, faults = [], []
+    for delimiter in delimiters:
+        try:
+            header = _header(path, encoding, delimiter)
+        except DataError as error:
+            faults.append(error)
+        else:
+            files.append(CsvFile(path, encoding, _label(path, encoding, delimiter), header, delimiter))
+    if not files:
+        raise faults[0]
+    return files
+
+
+def _only(files: Sequence[CsvFile]) -> CsvFile:
+    if len(files) > 1:
+        names = " and with ".join(DELIMITERS[file.delimiter] for file in files)
+        raise DataError(
+            f"{files[0].path}: the header can be read with {names} between cells; quote names that hold one of them"
+        )
+    return files[0]
+
+
+def _label(path: Path, encoding: str, delimiter: str) -> str:
     with path.open("rb") as stream:
-        return "UTF-8 with BOM" if stream.read(3) == b"\xef\xbb\xbf" else "UTF-8"
+        mark = " with BOM" if stream.read(3) == b"\xef\xbb\xbf" else ""
+    parted = "" if delimiter == "," else f", parted by {DELIMITERS[delimiter]}"
+    return f"{_LABELS[encoding]}{mark}{parted}"
 
 
-def _header(path: Path, encoding: str) -> tuple[str, ...]:
-    first = next((row for row in _rows(path, encoding) if not row.is_blank), None)
+def _header(path: Path, encoding: str, delimiter: str) -> tuple[str, ...]:
+    first = next((row for row in _rows(path, encoding, delimiter) if not row.is_blank), None)
     if first is None:
         raise DataError(f"{path}: the file is empty; expected a header row with the columns' names")
     if first.fault:
@@ -133,11 +181,11 @@ def _header(path: Path, encoding: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in first.cells)
 
 
-def _rows(path: Path, encoding: str, width: int = 0) -> Iterator[CsvRow]:
+def _rows(path: Path, encoding: str, delimiter: str, width: int = 0) -> Iterator[CsvRow]:
     """All rows, the header too; with its `width` in cells, rows that swallowed others are found."""
     with path.open(encoding=encoding, newline="") as stream:
         lines: list[str] = []
-        reader = csv.reader(_kept(stream, lines), strict=True)
+        reader = csv.reader(_kept(stream, lines), strict=True, delimiter=delimiter)
         while True:
             lines.clear()
             line = reader.line_num + 1
@@ -151,7 +199,7 @@ def _rows(path: Path, encoding: str, width: int = 0) -> Iterator[CsvRow]:
                         f"{path}:{line}: a quoted cell that begins in this row does not end ({error}); close the quote"
                     ) from error
                 row = CsvRow((), line, reader.line_num, str(error))
-            if width > 2 and _swallowed_rows(lines, width):
+            if width > 2 and _swallowed_rows(lines, width, delimiter):
                 raise DataError(
                     f"{path}:{line}: the row that begins here runs on to line {row.last_line}, over lines that are "
                     'rows themselves: a quote is left open; close it, or double it ("") where it is part of the text'
@@ -165,20 +213,22 @@ def _kept(stream: Iterable[str], lines: list[str]) -> Iterator[str]:
         yield line
 
 
-def _swallowed_rows(lines: Sequence[str], width: int) -> bool:
+def _swallowed_rows(lines: Sequence[str], width: int, delimiter: str) -> bool:
     """Whether most of what follows the first of a row's physical `lines` is rows of `width` cells, and not text.
 
     Text with line breaks may hold a line with just as many commas by accident. So few such lines count only if the
     first line is a whole row as well, which it is not where a cell is broken off.
     """
     others = [line for line in lines[1:] if line.strip()]
-    whole = [line for line in others if _num_cells(line, csv.QUOTE_MINIMAL) == width]
-    return 2 * len(whole) > len(others) and (len(whole) > 2 or _num_cells(lines[0], csv.QUOTE_NONE) >= width)
+    whole = [line for line in others if _num_cells(line, csv.QUOTE_MINIMAL, delimiter) == width]
+    if 2 * len(whole) <= len(others):
+        return False
+    return len(whole) > 2 or _num_cells(lines[0], csv.QUOTE_NONE, delimiter) >= width
 
 
-def _num_cells(line: str, quoting: Literal[0, 3]) -> int:
+def _num_cells(line: str, quoting: Literal[0, 3], delimiter: str) -> int:
     try:
-        return len(next(csv.reader([line], quoting=quoting), []))
+        return len(next(csv.reader([line], quoting=quoting, delimiter=delimiter), []))
     except csv.Error:
         return 0  # a cell of over 128 KB
 

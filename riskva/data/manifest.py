@@ -31,7 +31,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """The table that a data set was made from."""
+    """A table that a data set was made from; `encoding` says in words how it was read."""
 
     path: str
     sha256: str
@@ -45,7 +45,7 @@ class Manifest:
     """What a prepared data set consists of and how it came about; nothing in it depends on time or machine load."""
 
     riskva_version: str
-    table: SourceTable
+    tables: tuple[SourceTable, ...]
     recipe: Mapping[str, Any]
     report_format: ReportFormat
     system_prompt: str
@@ -71,7 +71,7 @@ class Manifest:
         return {
             "riskva_version": self.riskva_version,
             "fingerprint": self.fingerprint,
-            "table": asdict(self.table),
+            "tables": [asdict(one) for one in self.tables],
             "recipe": dict(self.recipe),
             "answer_fields": [asdict(one) for one in self.report_format.fields],
             "system_prompt": self.system_prompt,
@@ -100,7 +100,7 @@ def read_manifest(dataset_dir: Path) -> Manifest | None:
 def _from_json(raw: dict[str, Any]) -> Manifest:
     return Manifest(
         raw["riskva_version"],
-        SourceTable(**raw["table"]),
+        tuple(SourceTable(**one) for one in raw["tables"]),
         raw["recipe"],
         ReportFormat(tuple(ReportField(**one) for one in raw["answer_fields"])),
         raw["system_prompt"],

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -72,6 +74,15 @@ class Processor:
         """Numbers in one patch: channels x temporal patch x patch x patch, 1176 for Qwen2.5-VL."""
         processor = self.image_processor
         return 3 * processor.temporal_patch_size * processor.patch_size**2
+
+    @cached_property
+    def shades(self) -> NDArray[np.float32]:
+        """(3, 256): what the image processor makes of each shade of red, green and blue."""
+        processor = self.image_processor
+        all_shades = np.broadcast_to(np.arange(256, dtype=np.uint8), (3, 1, 256))
+        rescaled = processor.rescale(all_shades, processor.rescale_factor)
+        shades: NDArray[np.float32] = processor.normalize(rescaled, processor.image_mean, processor.image_std)[:, 0]
+        return shades
 
     def num_image_tokens(self, width: int, height: int) -> int:
         """Tokens that a photo of this size takes; `riskva.data.images` has refused sides that differ by over 200."""

@@ -17,14 +17,47 @@ MOST_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
+class Asked:
+    """All the ways in which rows are asked; `questions` are first user turns, `<image>` marks included."""
+
+    system_prompts: frozenset[str | None] = frozenset()
+    questions: frozenset[str] = frozenset()
+
+    def __or__(self, other: Asked) -> Asked:
+        """Both together; the same object where `other` brings nothing new, so that a million rows cost nothing."""
+        if other.system_prompts <= self.system_prompts and other.questions <= self.questions:
+            return self
+        return Asked(self.system_prompts | other.system_prompts, self.questions | other.questions)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether there is one way at most."""
+        return len(self.system_prompts) <= 1 and len(self.questions) <= 1
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The one system prompt; None without one, and where there are several."""
+        return next(iter(self.system_prompts)) if len(self.system_prompts) == 1 else None
+
+    @property
+    def question(self) -> str | None:
+        """The one question; None where there are several."""
+        return next(iter(self.questions)) if len(self.questions) == 1 else None
+
+
+def how_asked(conversation: Conversation) -> Asked:
+    """How this one row is asked."""
+    question = next(message.content for message in conversation.messages if message.role == "user")
+    return Asked(frozenset({conversation.system}), frozenset({question}))
+
+
+@dataclass(frozen=True)
 class Survey:
     """What a pass over the rows found; `lengths` and `ids` run parallel to the rows."""
 
     ids: tuple[str, ...]
     lengths: tuple[Length, ...]
-    system_prompts: frozenset[str | None]
-    questions: frozenset[str]
-    """First user turns, `<image>` marks included."""
+    asked: Asked
     unanswered: tuple[str, ...]
     """Ids of rows that end with a question."""
 
@@ -76,27 +109,28 @@ def survey(conversations: Conversations, processor: Processor, what: str, num_wo
     if not len(conversations):
         raise DataError(f"{what}: no rows")
     looks = ordered_map(lambda row: _look(row, processor), _rows(conversations), num_workers)
-    seen = list(progress(looks, len(conversations), f"measuring {what}"))
-    faults = [look for look in seen if isinstance(look, DataError)]
+    ids, lengths, unanswered = list[str](), list[Length](), list[str]()
+    asked, faults = Asked(), list[DataError]()
+    for look in progress(looks, len(conversations), f"measuring {what}"):
+        if isinstance(look, DataError):
+            faults.append(look)
+            continue
+        ids.append(look.id)
+        lengths.append(look.length)
+        asked |= look.asked
+        if not look.is_answered:
+            unanswered.append(look.id)
     if faults:
         shown = "\n  ".join(map(str, faults[:MOST_EXAMPLES]))
-        raise DataError(f"{len(faults)} of {len(seen)} rows of {what} cannot be used:\n  {shown}")
-    good = [look for look in seen if isinstance(look, _Look)]
-    return Survey(
-        ids=tuple(look.id for look in good),
-        lengths=tuple(look.length for look in good),
-        system_prompts=frozenset(look.system for look in good),
-        questions=frozenset(look.question for look in good),
-        unanswered=tuple(look.id for look in good if not look.is_answered),
-    )
+        raise DataError(f"{len(faults)} of {len(conversations)} rows of {what} cannot be used:\n  {shown}")
+    return Survey(tuple(ids), tuple(lengths), asked, tuple(unanswered))
 
 
 @dataclass(frozen=True)
 class _Look:
     id: str
     length: Length
-    system: str | None
-    question: str
+    asked: Asked
     is_answered: bool
 
 
@@ -117,8 +151,4 @@ def _look(row: Conversation | DataError, processor: Processor) -> _Look | DataEr
         length = measure(row, processor)
     except DataError as error:
         return error
-    return _Look(row.id, length, row.system, _first_question(row), row.answer is not None)
-
-
-def _first_question(conversation: Conversation) -> str:
-    return next(message.content for message in conversation.messages if message.role == "user")
+    return _Look(row.id, length, how_asked(row), row.answer is not None)

@@ -46,7 +46,7 @@ class PromptDataset(Dataset[Prompt]):
         try:
             conversation = self.conversations[index]
         except DataError as error:
-            return _failed({"id": self.conversations.ids[index], "prompt": "", "label": ""}, error)
+            return _failed({"id": self.conversations.id_of(index), "prompt": "", "label": ""}, error)
         try:
             return Prompt(_known(conversation), self._encode(conversation.prompt))
         except DataError as error:

@@ -14,6 +14,7 @@ from evaluation.predictions import Prediction
 from riskva.console import note, warn
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.parallel import num_photo_workers
+from riskva.data.verification import Verify, verify_datasets
 from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import sha256_of, write_whole
 from riskva.generation.predict import FILE_NAME, PromptDataset, check_ids, predict
@@ -34,7 +35,7 @@ def output_folder_of(recipe: PredictRecipe | EvalRecipe, finished_file: str) -> 
 
     An adapter that was trained anew makes it another run: half the answers of one and half of another are no scores.
     """
-    comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False}))
+    comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size"}))
     adapter = Path(recipe.adapter_name_or_path or "") / SAFETENSORS_WEIGHTS_NAME
     if recipe.adapter_name_or_path and adapter.is_file():
         comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
@@ -51,7 +52,7 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> 
     goes_on = output.check(inputs_of(recipe))
     context = _context(recipe)
     path = recipe.output_dir / FILE_NAME
-    rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    rows = _open_rows(recipe, recipe.verify)
     if goes_on and path.is_file():
         note(f"{path} is complete already")
         check_ids(path, rows.ids)
@@ -71,6 +72,12 @@ def predict_recipe(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> 
         num_workers=recipe.preprocessing_num_workers or num_photo_workers(),
     )
     return path, context.report_format
+
+
+def _open_rows(recipe: PredictRecipe | EvalRecipe, verify: Verify) -> ConversationDataset:
+    """The recipe's rows, their files compared with the manifest as `verify` says."""
+    verify_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, verify)
+    return open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
 
 
 def _context(recipe: PredictRecipe | EvalRecipe) -> ModelContext:
@@ -103,7 +110,7 @@ def plan_predictions(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -
     """What `predict_recipe` would do. Loads no weights and writes nothing."""
     goes_on = output.check(inputs_of(recipe))
     context = _context(recipe)
-    rows = open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    rows = _open_rows(recipe, "size" if recipe.verify == "full" else recipe.verify)  # a plan reads no photo
     return [
         *(["go on with the unfinished run in " + str(recipe.output_dir)] if goes_on else []),
         f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)}, {recipe.per_device_eval_batch_size} at a time",

@@ -1,112 +1,105 @@
-"""`stage: prepare`: a table of photos becomes data sets that sft, predict and eval open by name."""
+"""`stage: prepare`: tables of photos become data sets that sft, predict and eval open by name."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from riskva import __version__
-from riskva.console import note, progress
-from riskva.data.conversation import Photo
-from riskva.data.formats import BASE64_COLUMN
-from riskva.data.images import EncodedPhoto, reencode
-from riskva.data.manifest import Manifest, SourceTable, WrittenFile
-from riskva.data.parallel import num_cores, ordered_map
+from riskva.console import note
 from riskva.data.preview import preview
-from riskva.data.registry import prepared_entry
-from riskva.errors import DataError, ImageError, OutputFolderError, RecipeError, TooManyBadRowsError
-from riskva.files import sha256_of, write_whole
-from riskva.preparation.records import BadRow, DefectRecord, Prompt, make_prompt, to_conversation
+from riskva.errors import DataError, OutputFolderError, RecipeError, StoppedBySignal
+from riskva.files import sha256_of
+from riskva.preparation.assembly import HOW_TO_RUN, assemble, prompt_of, report_format_of, split_names
+from riskva.preparation.finished_parts import FinishedPart, TableFacts
+from riskva.preparation.parts import Part, choose_part
+from riskva.preparation.photo_work import Backlog, find_backlog, work_off
+from riskva.preparation.pieces import PieceFolder
+from riskva.preparation.quarantine import bad_lines, judge
 from riskva.preparation.splits import assign_splits
 from riskva.preparation.staging import QUARANTINE_NAME, Staging
-from riskva.preparation.table import Table, TableLayout, open_table
-from riskva.preparation.writers import (
-    OWN_COLUMNS,
-    JsonlWriter,
-    ParquetWriter,
-    PhotoFolder,
-    PhotoNames,
-    SplitWriter,
-    certain_name,
-)
+from riskva.preparation.summary import level_lines, summary
+from riskva.preparation.writers import OWN_COLUMNS, certain_name
 from riskva.recipe import PrepareRecipe
-from riskva.report import (
-    DEFAULT_FORMAT,
-    DEFAULT_SYSTEM_PROMPT,
-    ReportFormat,
-    RiskLevel,
-    default_question,
-)
+from riskva.report import RiskLevel
+from riskva.tables.level_names import level_names_from
+from riskva.tables.records import BadRow, DefectRecord
+from riskva.tables.table import TableLayout, Tables, open_tables
 
-# These say how to run, not what to make: the same data set comes out whatever they are.
-_NOT_IN_MANIFEST = {"preprocessing_num_workers", "overwrite_output_dir", "preview", "preview_rows", "output_dir"}
-_EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The table, opened, and what is made of its rows."""
-
-    table: Table
-    report_format: ReportFormat
-    prompt: Prompt
+# What decides on rows and their photos; the other keys say what is made of them, and leave finished pieces as they are.
+_OF_THE_ROWS = {
+    "answer_fields",
+    "column_names",
+    "excel_sheet",
+    "group_by",
+    "group_pattern",
+    "image_quality",
+    "level_names",
+    "max_image_size",
+    "split_column",
+    "strip_patterns",
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Survey:
-    """What a first pass over the table found.
+    """What a first pass over the tables found, before any photo is opened.
 
-    The level and split of each good row by its line, the bad rows, and the photo files that will certainly be written.
+    `photo_names` are those of the files that JSONL will certainly have beside it.
     """
 
-    levels: Mapping[int, RiskLevel]
-    splits: Mapping[int, str]
-    bad: tuple[BadRow, ...]
-    photo_names: frozenset[str]
+    stores_photos: bool
+    bad: list[BadRow] = field(default_factory=list)
+    photo_names: set[str] = field(default_factory=set)
 
-    @property
-    def num_rows(self) -> int:
-        return len(self.levels) + len(self.bad)
-
-
-@dataclass(frozen=True)
-class _Built:
-    """What was written: files by split, photo files, the levels of each split's rows, and every bad row."""
-
-    files: Mapping[str, Sequence[WrittenFile]]
-    photos: Sequence[WrittenFile]
-    levels: Mapping[str, Counter[RiskLevel]]
-    bad: Sequence[BadRow]
+    def watch(self, rows: Iterable[DefectRecord | BadRow]) -> Iterator[DefectRecord | BadRow]:
+        """The rows, unchanged, while they are looked at."""
+        for row in rows:
+            if isinstance(row, BadRow):
+                self.bad.append(row)
+            elif self.stores_photos and (name := certain_name(row.photo.name)):
+                self.photo_names.add(name)
+            yield row
 
 
 def run(recipe: PrepareRecipe) -> None:
-    """Read the table, split it, check and shrink its photos, and write the data sets with all that describes them.
+    """Prepare every row's photo, in pieces that a killed run goes on from, then make the data set of them.
 
-    With `preview`, print the first rows of that file and do nothing else. Bad rows are listed in quarantine.jsonl even
-    when there are too many; where that run was to overwrite a data set, whose list stays as it is, they are listed in
-    quarantine.failed.jsonl. Raises `DataError` for a table that cannot be read, `TooManyBadRowsError` above
-    `max_bad_share`, and `OutputFolderError` for a folder that holds something else.
+    With `preview`, print the first rows of that file and do nothing else; with `shard`, prepare that part of the rows
+    and leave the data set to `stage: merge`. Bad rows are listed in quarantine.jsonl even when there are too many;
+    where that run was to overwrite a data set, whose list stays as it is, they are listed in quarantine.failed.jsonl.
+    Raises `DataError` for a table that cannot be read, `TooManyBadRowsError` above `max_bad_share`, `AuditError` for
+    an audit with errors that is strict, and `OutputFolderError` for a folder that holds something else.
     """
     if recipe.preview is not None:
         print(preview(recipe.preview, recipe.preview_rows))
         return
-    source = _open(recipe)
-    staging = _staging(recipe, source)
-    note(f"{source.table.path}: {source.table.file.label}")
-    survey = _survey(source.table, recipe)
-    staging.refuse_clashes(survey.photo_names)
-    _judge(survey.bad, survey.num_rows, recipe, staging.failure_list)
-    with staging:
-        built = _build(source, survey, recipe, staging.folder)
-        _judge(built.bad, survey.num_rows, recipe, staging.failure_list)
-        _list(built.bad, staging.folder / QUARANTINE_NAME)
-        manifest = _manifest(source, survey, built, recipe)
-        staging.publish(manifest, _registry(built, recipe))
-    print("\n".join(_summary(built, survey.num_rows, recipe, staging.output_dir)))
+    part = choose_part(recipe.shard, os.environ)
+    tables = _open(recipe)
+    staging = _staging(recipe, tables)
+    for file in tables.files:
+        note(f"{file.path}: {file.label}")
+    facts = _table_facts(tables)
+    folder = PieceFolder(staging.part_folder(part), _key(facts, part, recipe))
+    backlog = _survey(tables, part, folder, recipe, staging)
+    with _stopping_on_sigterm(), staging.locked(part.name):
+        work_off(tables.rows(), part, folder, backlog, recipe)
+        recorded = recipe.model_dump(mode="json", exclude=set(HOW_TO_RUN))
+        finished = FinishedPart(part, folder, backlog.num_pieces, backlog.num_rows, recorded, facts, tables.columns)
+        finished.save()
+        if not part.is_all:
+            print(f"part {part.index} of {part.count} is done: {backlog.num_own} rows")
+            print(f"next, when all parts are: riskva-run recipes/merge.yaml output_dir={staging.output_dir}")
+            return
+        assembled = assemble([finished], recipe, staging)
+    print("\n".join(summary(assembled, recipe, staging.output_dir)))
 
 
 def plan(recipe: PrepareRecipe) -> list[str]:
@@ -116,226 +109,132 @@ def plan(recipe: PrepareRecipe) -> list[str]:
     """
     if recipe.preview is not None:
         return [f"would print the first {recipe.preview_rows} rows of {recipe.preview}"]
-    source = _open(recipe)
-    staging = _staging(recipe, source)
-    survey = _survey(source.table, recipe)
-    staging.refuse_clashes(survey.photo_names)
-    _judge(survey.bad, survey.num_rows, recipe)
-    levels = {name: Counter[RiskLevel]() for name in _split_names(recipe)}
-    for line, split in survey.splits.items():
-        levels[split][survey.levels[line]] += 1
+    part = choose_part(recipe.shard, os.environ)
+    tables = _open(recipe)
+    staging = _staging(recipe, tables)
+    folder = PieceFolder(staging.part_folder(part), _key(_table_facts(tables), part, recipe))
+    survey = _Survey(_stores_photos(recipe))
+    backlog = find_backlog(survey.watch(tables.rows()), part, folder)
+    _check(survey, backlog, recipe, staging)
+    judge(survey.bad, backlog.num_rows, recipe.max_bad_share)
+    share = "" if part.is_all else f"; part {part.index} of {part.count} has {backlog.num_own} of them"
+    done = f"; {backlog.num_own - backlog.num_to_do} are done already" if backlog.finished_pieces else ""
     return [
-        f"table: {source.table.path} ({source.table.file.label}), {survey.num_rows} rows",
-        *_level_lines(levels),
-        *_bad_lines(survey.bad, survey.num_rows),
-        "photos are only looked for here; the job also decodes them",
+        *(f"table: {file.path} ({file.label})" for file in tables.files),
+        f"{backlog.num_rows} rows{share}{done}",
+        *level_lines(_levels_by_split(tables, recipe)),
+        *bad_lines(survey.bad, backlog.num_rows),
+        "photos are only looked for here; the job also decodes them, and may move look-alikes to one split",
         *(f"would write {staging.output_dir / name}" for name in _expected_names(recipe)),
     ]
 
 
-def _open(recipe: PrepareRecipe) -> _Source:
-    report_format = recipe.report_format() or DEFAULT_FORMAT
-    layout = TableLayout(report_format, recipe.id_column, recipe.image_column, recipe.group_by)
-    table = open_table(_required(recipe.csv_path, "csv_path"), layout, recipe.image_base_path)
-    taken = [name for name in table.file.columns if name in OWN_COLUMNS and name != recipe.id_column]
+def _open(recipe: PrepareRecipe) -> Tables:
+    prompt_of(recipe)  # a question that cannot be asked is refused before anything is read
+    layout = TableLayout(
+        report_format_of(recipe),
+        column_names=recipe.column_names,
+        level_names=level_names_from(recipe.level_names),
+        strip_patterns=recipe.strip_patterns,
+        group_by=recipe.group_by,
+        group_pattern=recipe.group_pattern,
+        split_column=recipe.split_column,
+        splits=tuple(split_names(recipe)),
+        excel_sheet=recipe.excel_sheet,
+    )
+    if not recipe.csv_path:
+        raise RecipeError("csv_path is missing; prepare needs it unless preview names a file to show")
+    tables = open_tables(recipe.csv_path, layout, recipe.image_base_path)
+    taken = [name for name in tables.columns if name in OWN_COLUMNS]
     if taken:
-        raise DataError(f"{table.path}: prepared rows have columns {', '.join(taken)} of their own; rename the table's")
-    prompt = make_prompt(
-        DEFAULT_SYSTEM_PROMPT if recipe.system_prompt is None else recipe.system_prompt,
-        default_question(report_format) if recipe.question is None else recipe.question,
-    )
-    return _Source(table, report_format, prompt)
+        raise DataError(
+            f"prepared rows have columns {', '.join(taken)} of their own; rename the tables' with column_names"
+        )
+    return tables
 
 
-def _required(path: Path | None, key: str) -> Path:
-    if path is None:
-        raise RecipeError(f"{key} is missing; prepare needs it unless preview names a file to show")
-    return path
-
-
-def _staging(recipe: PrepareRecipe, source: _Source) -> Staging:
+def _staging(recipe: PrepareRecipe, tables: Tables) -> Staging:
     """The output folder, checked before any work is done."""
-    output_dir = _required(recipe.output_dir, "output_dir")
-    for key, path in (("csv_path", source.table.path), ("image_base_path", source.table.photo_folder)):
-        if path.resolve().is_relative_to(output_dir.resolve()):
+    if recipe.output_dir is None:
+        raise RecipeError("output_dir is missing; prepare needs it unless preview names a file to show")
+    inputs = [("csv_path", file.path) for file in tables.files] + [("image_base_path", tables.photo_folder)]
+    for key, path in inputs:
+        if path.resolve().is_relative_to(recipe.output_dir.resolve()):
             raise OutputFolderError(
-                f"{output_dir}: output_dir holds {key} ({path}), which prepare might overwrite; name another output_dir"
+                f"{recipe.output_dir}: output_dir holds {key} ({path}), which prepare might overwrite; "
+                "name another output_dir"
             )
-    return Staging(output_dir, recipe.overwrite_output_dir, _expected_names(recipe))
+    return Staging(recipe.output_dir, recipe.overwrite_output_dir, _expected_names(recipe))
 
 
-def _survey(table: Table, recipe: PrepareRecipe) -> _Survey:
-    levels: dict[int, RiskLevel] = {}
-    groups: list[str] = []
-    bad: list[BadRow] = []
-    photo_names: set[str] = set()
-    for row in table.rows():
-        if isinstance(row, BadRow):
-            bad.append(row)
-        else:
-            levels[row.line] = row.report.level
-            groups.append(row.group or "")
-            if _stores_photos(recipe) and (name := certain_name(row.photo_name)):
-                photo_names.add(name)
-    if not levels and not bad:
-        raise DataError(f"{table.path}: the table has a header and no rows")
-    splits = assign_splits(list(levels.values()), recipe.split, recipe.seed, groups if recipe.group_by else None)
-    return _Survey(levels, dict(zip(levels, splits, strict=True)), tuple(bad), frozenset(photo_names))
+def _survey(tables: Tables, part: Part, folder: PieceFolder, recipe: PrepareRecipe, staging: Staging) -> Backlog:
+    """One pass over the text, so that what can be known without opening a photo ends the job before it begins."""
+    survey = _Survey(_stores_photos(recipe))
+    backlog = find_backlog(survey.watch(tables.rows()), part, folder)
+    _check(survey, backlog, recipe, staging)
+    judge(survey.bad, backlog.num_rows, recipe.max_bad_share, staging.failure_path(QUARANTINE_NAME))
+    return backlog
 
 
-def _judge(bad: Sequence[BadRow], num_rows: int, recipe: PrepareRecipe, path: Path | None = None) -> None:
-    """Raise `TooManyBadRowsError` when there are too many bad rows to go on, and list them in `path`, if given."""
-    if len(bad) < num_rows and len(bad) <= recipe.max_bad_share * num_rows:
-        return
-    if path is not None:
-        _list(bad, path)
-    raise TooManyBadRowsError(
-        f"{recipe.csv_path}: max_bad_share allows {recipe.max_bad_share:.1%} of the rows to be bad\n"
-        + "\n".join(_bad_lines(bad, num_rows))
-        + (f"\nAll are listed in {path}; mend" if path else "\nMend")
-        + " the table or its photos, or raise max_bad_share"
-    )
-
-
-def _list(bad: Sequence[BadRow], path: Path) -> None:
-    with write_whole(path) as stream:
-        for one in bad:
-            stream.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
-
-
-def _build(source: _Source, survey: _Survey, recipe: PrepareRecipe, folder: Path) -> _Built:
-    """Everything but the manifest, in `folder`. Photos pass through one by one, several being worked on at a time."""
-    writers = {name: _writer(recipe, folder, name, source.table.file.columns) for name in _used_splits(survey, recipe)}
-    names, photos = PhotoNames(), PhotoFolder(folder, recipe.image_storage)
-    levels = {name: Counter[RiskLevel]() for name in _split_names(recipe)}
-    bad: list[BadRow] = []
-    for row, result in _encoded_rows(source.table, survey, recipe):
-        if isinstance(result, BadRow):
-            bad.append(result)
-            continue
-        photo = _photo(row)
-        name = names.name(photo, result)
-        if _stores_photos(recipe):
-            photos.store(photo, result, name)
-        stored = Photo(data=result.data, name=name)
-        split = survey.splits[row.line]
-        writers[split].add(to_conversation(row, stored, source.prompt, source.report_format))
-        levels[split][row.report.level] += 1
-    closed = {name: writer.close() for name, writer in writers.items()}
-    # A split whose photos all turned out bad is left out: a data set without rows would only fail later.
-    files = {name: files for name, files in closed.items() if levels[name]}
-    return _Built(files, list(photos.files.values()), levels, sorted([*survey.bad, *bad], key=lambda one: one.line))
-
-
-def _encoded_rows(
-    table: Table, survey: _Survey, recipe: PrepareRecipe
-) -> Iterator[tuple[DefectRecord, EncodedPhoto | BadRow]]:
-    """Each row that the survey found good, with its photo fit for the data set or with what is wrong with the photo."""
-
-    def encode(row: DefectRecord) -> tuple[DefectRecord, EncodedPhoto | BadRow]:
-        try:
-            return row, reencode(_photo(row), recipe.max_image_size, recipe.image_quality)
-        except ImageError as error:
-            return row, BadRow(row.line, row.id, row.photo_name, error.reason, str(error))
-
-    good = (row for row in table.rows() if isinstance(row, DefectRecord) and row.line in survey.splits)
-    encoded = ordered_map(encode, good, recipe.preprocessing_num_workers or num_cores())
-    return progress(encoded, len(survey.splits), "prepare", "photo")
+def _check(survey: _Survey, backlog: Backlog, recipe: PrepareRecipe, staging: Staging) -> None:
+    if not backlog.num_rows:
+        raise DataError(f"{', '.join(map(str, recipe.csv_path))}: a header and no rows")
+    staging.refuse_clashes(survey.photo_names)
 
 
 def _stores_photos(recipe: PrepareRecipe) -> bool:
     return recipe.output_format == "jsonl" and recipe.image_encoding == "bytes"
 
 
-def _photo(row: DefectRecord) -> Photo:
-    return Photo(path=row.photo, name=row.photo_name)
+@contextmanager
+def _stopping_on_sigterm() -> Iterator[None]:
+    """On SIGTERM, as a scheduler sends it, end with the status that says: the same command goes on."""
+
+    def stop(*_: object) -> None:
+        raise StoppedBySignal("stopped on SIGTERM; the same command goes on with what is finished")
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
-def _writer(recipe: PrepareRecipe, folder: Path, split: str, columns: Sequence[str]) -> SplitWriter:
-    if recipe.output_format == "jsonl":
-        return JsonlWriter(folder, split, recipe.image_encoding)
-    return ParquetWriter(
-        folder, split, recipe.image_encoding, compression=recipe.parquet_compression, extra_columns=columns
+def _table_facts(tables: Tables) -> tuple[TableFacts, ...]:
+    return tuple(
+        TableFacts(name, str(file.path), sha256_of(file.path), file.label)
+        for name, file in zip(tables.names, tables.files, strict=True)
     )
 
 
-def _split_names(recipe: PrepareRecipe) -> list[str]:
-    return [name for name, share in recipe.split.items() if share > 0]
+def _key(tables: tuple[TableFacts, ...], part: Part, recipe: PrepareRecipe) -> str:
+    """Equal for runs whose rows and photos come out the same."""
+    made_from = {
+        "version": __version__,
+        "tables": [asdict(one) for one in tables],
+        "photos": str(Path(recipe.image_base_path or ".").resolve()),
+        "parts": part.count,
+        "recipe": recipe.model_dump(mode="json", include=_OF_THE_ROWS),
+        "splits": split_names(recipe) if recipe.split_column else [],
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _used_splits(survey: _Survey, recipe: PrepareRecipe) -> list[str]:
-    used = set(survey.splits.values())
-    return [name for name in _split_names(recipe) if name in used]
+def _levels_by_split(tables: Tables, recipe: PrepareRecipe) -> dict[str, Counter[RiskLevel]]:
+    rows = [row for row in tables.rows() if isinstance(row, DefectRecord)]
+    levels = [row.report.level for row in rows]
+    if recipe.split_column is not None:
+        splits = [str(row.split) for row in rows]
+    else:
+        # A row without a group is alone
+        groups = [row.group or row.number for row in rows] if recipe.group_by else None
+        splits = assign_splits(levels, recipe.split, recipe.seed, groups)
+    counts = {name: Counter[RiskLevel]() for name in split_names(recipe)}
+    for split, level in zip(splits, levels, strict=True):
+        counts[split][level] += 1
+    return counts
 
 
 def _expected_names(recipe: PrepareRecipe) -> list[str]:
     suffix = ".jsonl" if recipe.output_format == "jsonl" else "-00000-of-00001.parquet"
-    return [*(f"{name}{suffix}" for name in _split_names(recipe)), "manifest.json", "dataset_info.json"]
-
-
-def _manifest(source: _Source, survey: _Survey, built: _Built, recipe: PrepareRecipe) -> Manifest:
-    path = source.table.path
-    return Manifest(
-        riskva_version=__version__,
-        table=SourceTable(
-            str(path), sha256_of(path), source.table.file.label, rows=survey.num_rows, bad_rows=len(built.bad)
-        ),
-        recipe=recipe.model_dump(mode="json", exclude=_NOT_IN_MANIFEST),
-        report_format=source.report_format,
-        system_prompt=source.prompt.system,
-        question=source.prompt.question,
-        files=tuple(one for files in built.files.values() for one in files),
-        photos=tuple(built.photos),
-    )
-
-
-def _registry(built: _Built, recipe: PrepareRecipe) -> dict[str, Any]:
-    images = BASE64_COLUMN if recipe.image_encoding == "base64" else "images"
-    return {
-        f"{recipe.dataset_name}_{split}": prepared_entry(
-            files[0].name if len(files) == 1 else f"{split}-*-of-{len(files):05d}.parquet", images
-        )
-        for split, files in built.files.items()
-    }
-
-
-def _summary(built: _Built, num_rows: int, recipe: PrepareRecipe, output_dir: Path) -> Iterator[str]:
-    yield from _level_lines(built.levels)
-    yield from _bad_lines(built.bad, num_rows)
-    for split, files in built.files.items():
-        for one in files:
-            name = f"{recipe.dataset_name}_{split}"
-            yield f"{output_dir / one.name}  {one.rows} rows, {one.bytes / 1e6:.2f} MB, data set {name}"
-    if built.photos:
-        yield f"{len(built.photos)} photos beside them, {sum(one.bytes for one in built.photos) / 1e6:.2f} MB"
-    yield f"next: riskva-run recipes/sft_lora.yaml dataset_dir={output_dir}{_dataset_keys(recipe, list(built.files))}"
-
-
-def _dataset_keys(recipe: PrepareRecipe, splits: Sequence[str]) -> str:
-    """The overrides that sft_lora.yaml needs for these splits, where its own values would not name them."""
-    if recipe.dataset_name == "building_defect" and {"train", "val"} <= set(splits):
-        return ""
-    evaluation = f"eval_dataset={recipe.dataset_name}_val" if "val" in splits else "eval_dataset=null eval_strategy=no"
-    return f" dataset={recipe.dataset_name}_{splits[0]} {evaluation}"
-
-
-def _level_lines(levels: Mapping[str, Counter[RiskLevel]]) -> Iterator[str]:
-    """Rows by split and level; the majority's share is what always answering that level would score."""
-    for split, counts in levels.items():
-        total = counts.total()
-        if not total:
-            yield f"{split}: no rows"
-            continue
-        shown = ", ".join(f"{level.label} {counts[level]}" for level in RiskLevel)
-        commonest, number = max(counts.items(), key=lambda item: (item[1], -item[0]))
-        yield f"{split}: {total} rows ({shown}); always {commonest.label} would be right in {number / total:.1%}"
-
-
-def _bad_lines(bad: Sequence[BadRow], num_rows: int) -> Iterator[str]:
-    if not bad:
-        yield f"bad rows: none of {num_rows}"
-        return
-    reasons = ", ".join(f"{reason} {number}" for reason, number in Counter(one.reason for one in bad).most_common())
-    yield f"bad rows: {len(bad)} of {num_rows} ({len(bad) / num_rows:.1%}): {reasons}"
-    for one in bad[:_EXAMPLES]:
-        yield f"  line {one.line} (id {one.id or '?'}): {one.reason}: {one.message}"
+    return [*(f"{name}{suffix}" for name in split_names(recipe)), "manifest.json", "dataset_info.json"]

@@ -10,10 +10,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from riskva.console import note, warn
 from riskva.data.manifest import read_manifest
+from riskva.data.verification import Verify
 from riskva.devices import num_processes
 from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
-from riskva.encoding.survey import Survey
+from riskva.encoding.survey import Asked
 from riskva.errors import DataError, NothingLeftToTrain, RecipeError, StoppedBySignal
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
@@ -31,8 +32,9 @@ from riskva.training.callbacks import (
     TrainerLog,
 )
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
-from riskva.training.dataset import EncodedDataset
-from riskva.training.distributed import decide_once, leaving_the_group
+from riskva.training.dataset import EncodedDataset, letting_workers_go
+from riskva.training.distributed import decide_on_each_machine, decide_once, leaving_the_group
+from riskva.training.pixel_cache import DISK_FOLDER, CachePlan, opened, plan_cache, require_room
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.trainer import RiskTrainer
@@ -48,10 +50,13 @@ OWNED_FILES = (
     r"trainer_(log\.jsonl|state\.json)",
     r"training_(args\.bin|loss\.png)",
     r"riskva\.json",
+    DISK_FOLDER,
     *map(re.escape, PROCESSOR_FILES),
 )
 HOW_TO_START = ("resume_from_checkpoint",)
 """Training keys that say how a run starts, not what it is."""
+HOW_TO_READ = ("verify", "cache_images", "cache_images_gb")
+"""Keys that change nothing of what is learned: a run may go on with others."""
 
 
 def run(recipe: SftRecipe) -> None:
@@ -63,19 +68,24 @@ def run(recipe: SftRecipe) -> None:
         checkpoint = decide_once(lambda: _checkpoint(recipe, output))
         folder = locate_model(recipe.model_name_or_path)
         processor = _processor(recipe, folder)
-        rows = decide_once(lambda: open_rows(recipe, processor, args.seed))
-        trainer = _build_trainer(recipe, args, folder, processor, rows)
+        rows = decide_once(lambda: open_rows(recipe, processor, args.seed, recipe.verify))
+        cache = _cache(recipe, processor, rows)
+        trainer = _build_trainer(recipe, args, folder, processor, rows=rows, cache=cache)
         was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        metrics = _train(trainer, recipe, checkpoint, was_unfinished)
-        _finish(trainer, recipe, metrics)
+        with opened(cache), letting_workers_go():
+            metrics = _train(trainer, recipe, checkpoint, was_unfinished)
+            _finish(trainer, recipe, metrics)
 
 
 def plan(recipe: SftRecipe) -> list[str]:
     """What `run` would do: rows, their lengths, steps. Loads no weights and writes nothing."""
     checkpoint = _checkpoint(recipe, _output(recipe))
     processor = _processor(recipe, locate_model(recipe.model_name_or_path))
-    rows = open_rows(recipe, processor, seed=int(recipe.training.get("seed", 42)))
+    # By size alone: reading all the bytes is the run's, not the plan's.
+    verify: Verify = "size" if recipe.verify == "full" else recipe.verify
+    rows = open_rows(recipe, processor, int(recipe.training.get("seed", 42)), verify)
+    _cache(recipe, processor, rows)
     per_step = _rows_per_step(recipe)
     num_steps = -(-len(rows.train) // per_step)
     epochs = float(recipe.training.get("num_train_epochs", 3.0))
@@ -84,9 +94,28 @@ def plan(recipe: SftRecipe) -> list[str]:
     return [
         *([f"go on from {checkpoint}"] if checkpoint else []),
         f"train on {len(rows.train)} rows of {', '.join(recipe.dataset)}, evaluate on {len(rows.evaluation or ())}",
-        *rows.survey.histogram(),
+        *(rows.survey.histogram() if rows.survey else [_UNMEASURED.format(recipe.cutoff_len)]),
+        *(["compare the files' SHA-256 with the manifest first"] if recipe.verify == "full" else []),
         f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {total} in all",
     ]
+
+
+_UNMEASURED = "streaming: lengths are checked as rows are read; one of over {} tokens stops the run"
+
+
+def _cache(recipe: SftRecipe, processor: Processor, rows: Rows) -> CachePlan | None:
+    """What `cache_images` keeps of the rows, with a line that says so; None without it.
+
+    Raises `RecipeError` on every process where a machine has no room for it.
+    """
+    if recipe.cache_images is False:
+        return None
+    lengths = [one for one in (rows.train_lengths, rows.evaluation_lengths) if one is not None]
+    photo_tokens = [[row.num_image_tokens for row in one] for one in lengths]
+    cache, said = plan_cache(recipe.cache_images, recipe.output_dir, recipe.cache_images_gb, photo_tokens, processor)
+    note(said)
+    decide_on_each_machine(lambda: require_room(cache))
+    return cache
 
 
 def _rows_per_step(recipe: SftRecipe) -> int:
@@ -97,7 +126,8 @@ def _rows_per_step(recipe: SftRecipe) -> int:
 
 def _output(recipe: SftRecipe) -> OutputFolder:
     training = {name: value for name, value in recipe.training.items() if name not in HOW_TO_START}
-    comparable = recipe.model_copy(update={"overwrite_output_dir": False, "training": training})
+    read = {name: SftRecipe.model_fields[name].default for name in HOW_TO_READ}
+    comparable = recipe.model_copy(update={"overwrite_output_dir": False, "training": training, **read})
     return OutputFolder(
         recipe.output_dir, recipe_to_yaml(comparable), FINISHED_FILE, OWNED_FILES, recipe.overwrite_output_dir
     )
@@ -143,13 +173,20 @@ def _processor(recipe: SftRecipe, folder: Path) -> Processor:
 
 
 def _build_trainer(
-    recipe: SftRecipe, args: TrainingArguments, folder: Path, processor: Processor, rows: Rows
+    recipe: SftRecipe,
+    args: TrainingArguments,
+    folder: Path,
+    processor: Processor,
+    *,
+    rows: Rows,
+    cache: CachePlan | None,
 ) -> RiskTrainer:
     model = load_model(folder, compute_dtype(args), recipe.attn_implementation)
     tuned = prepare_tuning(model, recipe, float32_weights=not args.deepspeed)
     trains, total = num_weights(tuned)
     note(f"{trains:,} of {total:,} weights train ({100 * trains / total:.2f} %)")
-    context = _context(recipe, processor, rows.survey)
+    context = _context(recipe, processor, rows.asked)
+    train, evaluation = _encoded(recipe, processor, rows, cache)
 
     def write_extras(target: Path) -> None:
         context.save(target)
@@ -159,8 +196,8 @@ def _build_trainer(
         trainer = RiskTrainer(
             model=tuned,
             args=args,
-            train_dataset=EncodedDataset(rows.train, processor, rows.train_lengths),
-            eval_dataset=EncodedDataset(rows.evaluation, processor) if rows.evaluation else None,
+            train_dataset=train,
+            eval_dataset=evaluation,
             data_collator=Collator(processor, always_an_image=args.world_size > 1),
             write_extras=write_extras,
             callbacks=[TrainerLog(recipe.output_dir), StopWhenDiverged(), NoStepTooMany()],
@@ -173,25 +210,40 @@ def _build_trainer(
     return trainer
 
 
-def _context(recipe: SftRecipe, processor: Processor, found: Survey) -> ModelContext:
+def _encoded(
+    recipe: SftRecipe, processor: Processor, rows: Rows, cache: CachePlan | None
+) -> tuple[EncodedDataset, EncodedDataset | None]:
+    """The training and evaluation rows as the Trainer takes them."""
+    cutoff_len = recipe.cutoff_len if recipe.streaming else None
+    train = EncodedDataset(
+        rows.train,
+        processor,
+        [length.total for length in rows.train_lengths] if rows.train_lengths is not None else None,
+        cutoff_len,
+        rows.train.runs() if recipe.streaming else None,
+        cache.cache(0) if cache else None,
+    )
+    if rows.evaluation is None:
+        return train, None
+    kept = cache.cache(1) if cache else None
+    return train, EncodedDataset(rows.evaluation, processor, cutoff_len=cutoff_len, cache=kept)
+
+
+def _context(recipe: SftRecipe, processor: Processor, asked: Asked) -> ModelContext:
     manifest = read_manifest(recipe.dataset_dir)
-    if len(found.questions) > 1 or len(found.system_prompts) > 1:
+    if not asked.is_uniform:
         warn("the training rows are not all asked alike; riskva.json will name no question or system prompt for them")
     size = processor.image_processor.size
     return ModelContext(
         base_model=recipe.model_name_or_path,
         report_format=manifest.report_format if manifest else DEFAULT_FORMAT,
-        system_prompt=_only(found.system_prompts),
-        question=_only(found.questions),
+        system_prompt=asked.system_prompt,
+        question=asked.question,
         image_max_pixels=size["longest_edge"],
         image_min_pixels=size["shortest_edge"],
         template=recipe.template,
         dataset_fingerprint=manifest.fingerprint if manifest else None,
     )
-
-
-def _only(values: frozenset[str | None] | frozenset[str]) -> str | None:
-    return next(iter(values)) if len(values) == 1 else None
 
 
 def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None, was_unfinished: bool) -> dict[str, float]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from riskva.errors import RecipeError
 
 
 def assign_splits(
-    levels: Sequence[int], shares: Mapping[str, float], seed: int, groups: Sequence[str] | None = None
+    levels: Sequence[int], shares: Mapping[str, float], seed: int, groups: Sequence[Hashable] | None = None
 ) -> list[str]:
     """The split of each row, given each row's level and, if rows belong together, its group.
 
@@ -65,8 +65,8 @@ def _rounded(number: int, shares: Mapping[str, float], behind: Mapping[str, floa
     return counts
 
 
-def _units(groups: Sequence[str]) -> list[list[int]]:
-    units: dict[str, list[int]] = {}
+def _units(groups: Sequence[Hashable]) -> list[list[int]]:
+    units: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         units.setdefault(group, []).append(row)
     return list(units.values())

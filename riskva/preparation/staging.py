@@ -1,31 +1,39 @@
-"""A data set's folder: built out of sight, put in place when it is whole, and never at the cost of others' files."""
+"""A data set's folder: built out of sight, put in place when it is whole, and never at the cost of others' files.
+
+`output_dir`/.prepare.partial is where the work lies: a folder for each part's pieces, and the files of the data set
+until they are whole. It stays when a run is killed or fails, so that the same command goes on, and goes when the data
+set is in its place.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from riskva.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from riskva.data.registry import REGISTRY_NAME
 from riskva.errors import OutputFolderError
-from riskva.files import write_json
+from riskva.files import write_json, write_whole
+from riskva.preparation.parts import Part
 
 QUARANTINE_NAME = "quarantine.jsonl"
 """The bad rows of a data set, or of a run that failed where there is no data set."""
-FAILED_QUARANTINE_NAME = "quarantine.failed.jsonl"
-"""The bad rows of a run that was to overwrite a data set and failed; the data set keeps its own list."""
+AUDIT_NAME = "audit.json"
+AUDIT_PAGE_NAME = "audit.html"
 
-_BUILD_FOLDER = ".prepare.partial"
+WORK_FOLDER = ".prepare.partial"
+
+_DESCRIPTIONS = (QUARANTINE_NAME, AUDIT_NAME, AUDIT_PAGE_NAME)
+"""What describes a data set beside its manifest, and a failed run where there is none."""
 
 
 class Staging:
-    """A folder inside `output_dir` to build a data set in; `publish` gives its files their names, all at the end.
-
-    Used in a `with` block: whatever is unpublished when it ends is removed. A run that was killed leaves only the
-    hidden folder, which the next run clears, along with files that the killed one was about to publish.
+    """The output folder of one data set.
 
     Raises `OutputFolderError` when `output_dir` holds anything else, unless `overwrite` is set; even then only
     files that a former run wrote make way, and only once the new ones are whole.
@@ -33,53 +41,83 @@ class Staging:
 
     def __init__(self, output_dir: Path, overwrite: bool, expected: Iterable[str] = ()) -> None:
         self.output_dir = output_dir
-        self.folder = output_dir / _BUILD_FOLDER
+        self.work = output_dir / WORK_FOLDER
+        self.folder = self.work / "set"
+        """Where the data set's files are built."""
         self._check_is_folder()
-        self._unfinished = set(_listed(self.folder)) if not (output_dir / MANIFEST_NAME).exists() else set[str]()
         self._former = set(_listed(output_dir))
+        # The registry comes last, so without it what a killed run has put in place is no data set yet.
+        is_whole = (output_dir / REGISTRY_NAME).exists() or not self.folder.is_dir()
+        self._unfinished = set[str]() if is_whole else {*_listed(self.folder), *self._former, MANIFEST_NAME}
         self._refuse_names_outside()
         if not overwrite:
             self._refuse_content()
         self.refuse_clashes(expected)
 
-    @property
-    def failure_list(self) -> Path:
-        """Where a run that fails lists its bad rows."""
+    def failure_path(self, name: str) -> Path:
+        """Where a run that fails describes itself: `name`, with `.failed` in it where a data set stands already."""
         stands = (self.output_dir / MANIFEST_NAME).exists()
-        return self.output_dir / (FAILED_QUARANTINE_NAME if stands else QUARANTINE_NAME)
+        return self.output_dir / (_failed(name) if stands else name)
 
-    def __enter__(self) -> Staging:
-        if self.folder.exists():
-            self._remove_from_output(self._unfinished)
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        return self
+    def part_folder(self, part: Part) -> Path:
+        """Where the pieces of `part` lie."""
+        return self.work / part.name
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self.folder)
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Nobody else works on `what` (a part's name, or `set`) while the block runs.
+
+        Raises `OutputFolderError` while another process does.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work / f"{what}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise OutputFolderError(f"another run is writing into {self.output_dir}; let it end, or end it") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, key: str) -> None:
+        """Ready `folder` for the data set that `key` stands for: files of that key that are whole are kept.
+
+        Files that a killed run had put in place already, without coming to its end, go back.
+        """
+        for name in self._unfinished - {MANIFEST_NAME}:
+            there, back = self.output_dir / name, self.folder / name
+            if there.exists() and not back.exists():
+                back.parent.mkdir(parents=True, exist_ok=True)
+                there.replace(back)
+        self._remove_from_output(self._unfinished)
+        kept = self.folder / "key"
+        if not kept.is_file() or kept.read_text(encoding="ascii") != key:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with write_whole(kept) as stream:
+                stream.write(key)
+        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
 
     def publish(self, manifest: Manifest, registry: Mapping[str, Any]) -> None:
-        """Put the files that `manifest` names in place, the list of bad rows, the manifest, then the registry."""
+        """Put the files that `manifest` names in place, what describes them, the manifest, then the registry."""
         self.refuse_clashes(manifest.names)
         write_json(self.folder / MANIFEST_NAME, manifest.to_json())
         write_json(self.folder / REGISTRY_NAME, dict(registry))
         # The registry goes first and comes last: a half-replaced data set has no name to be opened by.
         # The manifest goes after all that it lists, so that a killed run leaves no file that nobody knows of.
-        self._remove_from_output([REGISTRY_NAME, *self._former, FAILED_QUARANTINE_NAME, MANIFEST_NAME])
+        failed = [_failed(name) for name in _DESCRIPTIONS]
+        self._remove_from_output([REGISTRY_NAME, *self._former, *failed, MANIFEST_NAME])
         for name in manifest.names:
             (self.output_dir / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).replace(self.output_dir / name)
-        if (self.folder / QUARANTINE_NAME).exists():
-            (self.folder / QUARANTINE_NAME).replace(self.output_dir / QUARANTINE_NAME)
-        (self.folder / MANIFEST_NAME).replace(self.output_dir / MANIFEST_NAME)
-        (self.folder / REGISTRY_NAME).replace(self.output_dir / REGISTRY_NAME)
+        for name in (*_DESCRIPTIONS, MANIFEST_NAME, REGISTRY_NAME):
+            (self.folder / name).replace(self.output_dir / name)
+        shutil.rmtree(self.work)
 
     @property
     def _own(self) -> set[str]:
         registry = {REGISTRY_NAME, MANIFEST_NAME} if (self.output_dir / MANIFEST_NAME).exists() else set[str]()
-        return {QUARANTINE_NAME, _BUILD_FOLDER} | self._unfinished | self._former | registry
+        return {*_DESCRIPTIONS, WORK_FOLDER} | self._unfinished | self._former | registry
 
     def _check_is_folder(self) -> None:
         if self.output_dir.exists() and not self.output_dir.is_dir():
@@ -87,7 +125,7 @@ class Staging:
 
     def _refuse_content(self) -> None:
         unfinished = {name.split("/")[0] for name in self._unfinished}
-        harmless = {QUARANTINE_NAME, FAILED_QUARANTINE_NAME, _BUILD_FOLDER} | unfinished
+        harmless = {*_DESCRIPTIONS, *map(_failed, _DESCRIPTIONS), WORK_FOLDER} | unfinished
         found = sorted(path.name for path in self.output_dir.glob("*") if path.name not in harmless)
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
@@ -126,6 +164,11 @@ class Staging:
         for folder in sorted(folders, key=lambda path: -len(path.parts)):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _failed(name: str) -> str:
+    path = Path(name)
+    return f"{path.stem}.failed{path.suffix}"
 
 
 def _is_inside(folder: Path, root: Path) -> bool:

@@ -1,26 +1,26 @@
 """Conversations into files: JSONL with a folder of photos, or Parquet with the photos inside. Both stream.
 
-Row by row, memory holds no more than one Parquet row group.
+A file takes its name when it is whole; memory holds no more than one Parquet row group.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from riskva.data.conversation import Conversation, Photo
+from riskva.data.conversation import Conversation
 from riskva.data.formats import BASE64_COLUMN
-from riskva.data.images import EncodedPhoto
 from riskva.data.manifest import WrittenFile
-from riskva.files import sha256_of
+from riskva.files import sha256_of, write_whole
+from riskva.tables.records import StoredPhoto
 
 ImageEncoding = Literal["bytes", "base64"]
 
@@ -31,19 +31,6 @@ OWN_COLUMNS = ("id", "messages", "images", BASE64_COLUMN)
 # A reader that jumps about reads a whole group for each row, so groups are kept small.
 ROWS_PER_GROUP = 64
 BYTES_PER_GROUP = 2 << 20
-BYTES_PER_FILE = 1 << 30
-
-
-class SplitWriter(Protocol):
-    """Takes the conversations of one split; `close` makes the files whole and says which they are."""
-
-    def add(self, conversation: Conversation) -> None:
-        """Append one conversation, whose photos hold the bytes and names to be written."""
-        ...
-
-    def close(self) -> list[WrittenFile]:
-        """The files, in reading order, once all rows are in them."""
-        ...
 
 
 class PhotoNames:
@@ -53,14 +40,15 @@ class PhotoNames:
     """
 
     def __init__(self) -> None:
-        self._owners: dict[str, Path] = {}
+        self._owners: dict[str, str] = {}
 
-    def name(self, photo: Photo, encoded: EncodedPhoto) -> str:
+    def name(self, photo: StoredPhoto, row_number: int) -> str:
         """The name of `photo`; the same source file always gets the same one, and a re-encoded one ends in .jpg."""
-        path = _stored_path(photo.name, encoded.is_unchanged)
+        path = _stored_path(photo.name, photo.is_unchanged)
+        # A picture that stands in the table itself belongs to its row alone.
+        owner = f"row {row_number}" if photo.source is None else str(photo.source)
         name, number = path, 1
-        assert photo.path is not None
-        while self._owners.setdefault(str(name).lower(), photo.path) != photo.path:
+        while self._owners.setdefault(str(name).lower(), owner) != owner:
             number += 1
             name = path.with_stem(f"{path.stem}-{number}")
         return str(name)
@@ -87,7 +75,7 @@ class PhotoFolder:
         self._storage = storage
         self.files: dict[str, WrittenFile] = {}
 
-    def store(self, photo: Photo, encoded: EncodedPhoto, name: str) -> None:
+    def store(self, photo: StoredPhoto, data: bytes, name: str) -> None:
         """Put the photo under `name`, once; with `link`, one that is unchanged becomes a link to the original.
 
         The link is a hard one, or a symbolic one where the original lies on another file system.
@@ -96,11 +84,13 @@ class PhotoFolder:
             return
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._storage == "link" and encoded.is_unchanged and photo.path is not None:
-            _link(photo.path, path)
+        # A run that was killed may have left a link here: writing through it would change the original.
+        path.unlink(missing_ok=True)
+        if self._storage == "link" and photo.is_unchanged and photo.source is not None:
+            _link(photo.source, path)
         else:
-            path.write_bytes(encoded.data)
-        self.files[name] = WrittenFile(name, len(encoded.data), hashlib.sha256(encoded.data).hexdigest())
+            path.write_bytes(data)
+        self.files[name] = WrittenFile(name, photo.num_bytes, photo.sha256)
 
 
 def _link(source: Path, path: Path) -> None:
@@ -110,102 +100,78 @@ def _link(source: Path, path: Path) -> None:
         path.symlink_to(source.resolve())
 
 
-class JsonlWriter:
-    """Rows as `{split}.jsonl` in `folder`; photos are named in them, or with `base64` stand in them as text."""
-
-    def __init__(self, folder: Path, split: str, encoding: ImageEncoding) -> None:
-        self._path = folder / f"{split}.jsonl"
-        self._encoding = encoding
-        self._stream = self._path.open("w", encoding="utf-8", newline="\n")
-        self._num_rows = 0
-
-    def add(self, conversation: Conversation) -> None:
-        row = _row(conversation, self._encoding)
-        if "images" in row:
-            row["images"] = [photo.name for photo in conversation.photos]
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._num_rows += 1
-
-    def close(self) -> list[WrittenFile]:
-        self._stream.close()
-        return [_written(self._path, self._num_rows)]
+def write_jsonl(path: Path, conversations: Iterable[Conversation], encoding: ImageEncoding) -> WrittenFile:
+    """One conversation a line; photos are named in it, or with `base64` stand in it as text."""
+    num_rows = 0
+    with write_whole(path) as stream:
+        for conversation in conversations:
+            row = _row(conversation, encoding)
+            if "images" in row:
+                row["images"] = [photo.name for photo in conversation.photos]
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            num_rows += 1
+    return described(path, num_rows)
 
 
-class ParquetWriter:
-    """Rows as `{split}-00000-of-0000N.parquet` in `folder`, in row groups small enough to be read one at a time.
+@dataclass(frozen=True)
+class ParquetForm:
+    """How Parquet files are written: photos as bytes or text, the codec, and the table's columns that travel along."""
 
-    The schema carries the features that `datasets` reads, so its viewers show the pictures.
-    """
+    encoding: ImageEncoding
+    compression: Literal["snappy", "zstd"]
+    extra_columns: tuple[str, ...]
 
-    def __init__(
-        self,
-        folder: Path,
-        split: str,
-        encoding: ImageEncoding,
-        *,
-        compression: Literal["snappy", "zstd"],
-        extra_columns: Sequence[str],
-        bytes_per_file: int = BYTES_PER_FILE,
-    ) -> None:
-        self._folder = folder
-        self._split = split
-        self._encoding = encoding
-        self._compression = compression
-        self._schema = parquet_schema(encoding, extra_columns)
-        self._bytes_per_file = bytes_per_file
-        self._rows: list[dict[str, Any]] = []
-        self._num_bytes = 0
-        self._paths: list[Path] = []
-        self._num_rows: list[int] = []
-        self._file: pq.ParquetWriter | None = None
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of prepared files, with the features of `datasets` in its metadata, so viewers show them."""
+        from datasets import Features, Image, List, Value
 
-    def add(self, conversation: Conversation) -> None:
-        self._rows.append(_row(conversation, self._encoding))
-        self._num_bytes += sum(len(photo.read()) for photo in conversation.photos)
-        if len(self._rows) >= ROWS_PER_GROUP or self._num_bytes >= BYTES_PER_GROUP:
-            self._flush()
-
-    def close(self) -> list[WrittenFile]:
-        if self._rows or not self._paths:
-            self._flush()
-        self._end_file()
-        return [self._named(number) for number in range(len(self._paths))]
-
-    def _flush(self) -> None:
-        if self._file is None:
-            self._paths.append(self._folder / f"{self._split}-{len(self._paths):05d}.parquet")
-            self._num_rows.append(0)
-            # Photos are compressed already and texts are long: dictionaries would only be built and thrown away.
-            self._file = pq.ParquetWriter(
-                self._paths[-1], self._schema, compression=self._compression, use_dictionary=False
-            )
-        self._file.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._num_rows[-1] += len(self._rows)
-        self._rows, self._num_bytes = [], 0
-        if self._paths[-1].stat().st_size >= self._bytes_per_file:
-            self._end_file()
-
-    def _end_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _named(self, number: int) -> WrittenFile:
-        """File `number` under its final name, which says how many there are."""
-        final = self._folder / f"{self._split}-{number:05d}-of-{len(self._paths):05d}.parquet"
-        self._paths[number].replace(final)
-        return _written(final, self._num_rows[number])
+        photos = {"images": List(Image())} if self.encoding == "bytes" else {BASE64_COLUMN: List(Value("string"))}
+        messages = List({"role": Value("string"), "content": Value("string")})
+        extra = {name: Value("string") for name in self.extra_columns if name not in OWN_COLUMNS}
+        schema: pa.Schema = Features({"id": Value("string"), "messages": messages, **photos, **extra}).arrow_schema
+        return schema
 
 
-def parquet_schema(encoding: ImageEncoding, extra_columns: Sequence[str]) -> pa.Schema:
-    """The Arrow schema of prepared Parquet files, with the features of `datasets` in its metadata."""
-    from datasets import Features, Image, List, Value
+def write_parquet(path: Path, conversations: Iterable[Conversation], form: ParquetForm) -> WrittenFile:
+    """One file, in row groups small enough to be read one at a time, with an index of its pages."""
+    num_rows = 0
+    schema = form.schema
+    with (
+        write_whole(path, "wb") as stream,
+        # Photos are compressed already and texts are long: dictionaries would only be built and thrown away.
+        pq.ParquetWriter(
+            stream, schema, compression=form.compression, use_dictionary=False, write_page_index=True
+        ) as writer,
+    ):
+        for rows in _groups(conversations, form.encoding):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            num_rows += len(rows)
+    return described(path, num_rows)
 
-    photos = {"images": List(Image())} if encoding == "bytes" else {BASE64_COLUMN: List(Value("string"))}
-    messages = List({"role": Value("string"), "content": Value("string")})
-    extra = {name: Value("string") for name in extra_columns if name not in OWN_COLUMNS}
-    schema: pa.Schema = Features({"id": Value("string"), "messages": messages, **photos, **extra}).arrow_schema
-    return schema
+
+def _groups(conversations: Iterable[Conversation], encoding: ImageEncoding) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    num_bytes = 0
+    for conversation in conversations:
+        rows.append(_row(conversation, encoding))
+        num_bytes += sum(len(photo.read()) for photo in conversation.photos)
+        if len(rows) >= ROWS_PER_GROUP or num_bytes >= BYTES_PER_GROUP:
+            yield rows
+            rows, num_bytes = [], 0
+    if rows:
+        yield rows
+
+
+def plan_shards(num_bytes: Sequence[int], max_bytes: int) -> list[range]:
+    """Which of the rows, by position, stand in each file, given each row's photo bytes; a file has at least one row."""
+    shards, start, held = [], 0, 0
+    for position, size in enumerate(num_bytes):
+        if position > start and held + size > max_bytes:
+            shards.append(range(start, position))
+            start, held = position, 0
+        held += size
+    return [*shards, range(start, len(num_bytes))] if num_bytes else shards
 
 
 def _row(conversation: Conversation, encoding: ImageEncoding) -> dict[str, Any]:
@@ -220,5 +186,6 @@ def _row(conversation: Conversation, encoding: ImageEncoding) -> dict[str, Any]:
     return row | {key: value for key, value in conversation.extra.items() if key not in OWN_COLUMNS}
 
 
-def _written(path: Path, num_rows: int) -> WrittenFile:
+def described(path: Path, num_rows: int) -> WrittenFile:
+    """The file at `path` as a manifest lists it."""
     return WrittenFile(path.name, path.stat().st_size, sha256_of(path), num_rows)

@@ -5,10 +5,12 @@ from riskva.recipe.stages import (
     AnswerField,
     EvalRecipe,
     ExportRecipe,
+    MergeRecipe,
     PredictRecipe,
     PrepareRecipe,
     Recipe,
     SftRecipe,
+    num_bytes,
 )
 from riskva.recipe.written import recipe_to_yaml
 
@@ -17,10 +19,12 @@ __all__ = [
     "EvalRecipe",
     "ExportRecipe",
     "LoadedRecipe",
+    "MergeRecipe",
     "PredictRecipe",
     "PrepareRecipe",
     "Recipe",
     "SftRecipe",
     "load_recipe",
+    "num_bytes",
     "recipe_to_yaml",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from riskva.errors import ReportError
-from riskva.report import ReportField, ReportFormat
+from riskva.report import LEVEL_LABELS, ReportField, ReportFormat
 
 Values = Mapping[str, Any]
 
@@ -42,17 +42,38 @@ def build_format(answer_fields: Any) -> ReportFormat | None:
 
 
 def prepare_clashes(values: Values) -> Iterator[Clash]:
-    """Shares that do not add up, names that cannot be file names, and what a run without `preview` needs."""
+    """Splits that cannot be, patterns and levels that mean nothing, and what a run without `preview` needs."""
+    yield from _split_clashes(values)
+    yield from _pattern_clashes(values)
+    for wording, label in (values.get("level_names") or {}).items():
+        if label is not None and label not in LEVEL_LABELS:
+            yield Clash(("level_names",), f"{wording}: {label!r} is none of {', '.join(LEVEL_LABELS)}")
+    if "preview" in values and values["preview"] is None:
+        for key in ("csv_path", "image_base_path", "output_dir"):
+            if not values.get(key, True):
+                yield Clash((key,), "missing; prepare needs it unless preview names a file to show")
+
+
+def _split_clashes(values: Values) -> Iterator[Clash]:
     split = values.get("split")
-    if split is not None and not math.isclose(math.fsum(split.values()), 1, abs_tol=1e-6):
+    by_shares = values.get("split_column", "") is None
+    if split is not None and by_shares and not math.isclose(math.fsum(split.values()), 1, abs_tol=1e-6):
         yield Clash(("split",), f"the shares must add up to 1, they add up to {math.fsum(split.values()):g}")
     for name in split or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             yield Clash(("split",), f"{name!r} cannot be the name of a split; use letters, digits, _ and -")
-    if "preview" in values and values["preview"] is None:
-        for key in ("csv_path", "image_base_path", "output_dir"):
-            if values.get(key, "") is None:
-                yield Clash((key,), "missing; prepare needs it unless preview names a file to show")
+
+
+def _pattern_clashes(values: Values) -> Iterator[Clash]:
+    if values.get("group_pattern") is not None and values.get("group_by", "") is None:
+        yield Clash(("group_pattern",), "needs group_by: the column whose text it is looked for in")
+    patterns = [("group_pattern", values.get("group_pattern") or "")]
+    patterns += [("strip_patterns", pattern) for pattern in (values.get("strip_patterns") or {}).values()]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Clash((key,), f"{pattern!r} is no regular expression: {error}")
 
 
 def image_clashes(values: Values) -> Iterator[Clash]:
@@ -83,8 +104,33 @@ def sft_clashes(values: Values) -> Iterator[Clash]:
     size = values.get("val_size", 0)
     if size > 1 and size != int(size):
         yield Clash(("val_size",), f"a share below 1 or a whole number of rows, found {size:g}")
+    yield from _streaming_clashes(values)
     yield from _precision_clashes(values)
     yield from _evaluation_clashes(values)
+
+
+def _streaming_clashes(values: Values) -> Iterator[Clash]:
+    """What takes a look at every row before training, which `streaming` is there to avoid."""
+    if not values.get("streaming"):
+        return
+    if values.get("drop_overlong"):
+        yield Clash(
+            ("drop_overlong", "streaming"),
+            "streaming measures no row beforehand, so it cannot leave any out; an over-long row stops the run",
+        )
+    if values.get("val_size"):
+        yield Clash(("val_size", "streaming"), "streaming splits off no rows; name an eval_dataset")
+    if values.get("train_sampling_strategy", "random") != "random":
+        yield Clash(
+            ("train_sampling_strategy", "streaming"),
+            "streaming has an order of its own and knows no lengths; leave train_sampling_strategy and "
+            "group_by_length out",
+        )
+    if values.get("cache_images"):
+        yield Clash(
+            ("cache_images", "streaming"),
+            "streaming is for data that nothing holds, and cache_images needs lengths that it does not measure",
+        )
 
 
 def _precision_clashes(values: Values) -> Iterator[Clash]:

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from riskva.recipe.stages import EvalRecipe, ExportRecipe, PredictRecipe, PrepareRecipe, Recipe, SftRecipe
+from riskva.recipe.stages import (
+    EvalRecipe,
+    ExportRecipe,
+    MergeRecipe,
+    PredictRecipe,
+    PrepareRecipe,
+    Recipe,
+    SftRecipe,
+)
 from riskva.recipe.training_fields import RISKVA_SETS, training_schemas
 from riskva.recipe.translations import REMOVED, TRANSLATIONS
 from riskva.recipe.values import Schema
 
 STAGES: Mapping[str, type[Recipe]] = {
     "prepare": PrepareRecipe,
+    "merge": MergeRecipe,
     "sft": SftRecipe,
     "predict": PredictRecipe,
     "eval": EvalRecipe,

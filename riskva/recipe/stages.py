@@ -38,9 +38,37 @@ def split_names(value: Any) -> Any:
     return value
 
 
+def split_paths(value: Any) -> Any:
+    """One path as a list of one; null as none. A comma may stand in a file's name, so it parts nothing."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | Path) else value
+
+
+def name_place(value: Any) -> Any:
+    """`true` as the place that it means; anything else unchanged."""
+    return "memory" if value is True else value
+
+
+SHARD_PATTERN = r"^((\d+|auto)/[1-9]\d*|auto)$"
+SIZE_PATTERN = r"^[1-9]\d*\s*[KMG]B$"
+
+
+def num_bytes(size: str) -> int:
+    """The bytes that a recipe's size, such as `500MB`, stands for; decimal units, as in Hugging Face's libraries."""
+    return int(size[:-2]) * {"K": 10**3, "M": 10**6, "G": 10**9}[size[-2]]
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(split_paths, json_schema_input_type=Path | tuple[Path, ...] | None)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_input_type=str | tuple[str, ...] | None)]
+
+
+Place = Annotated[
+    Literal["memory", "disk", False],
+    BeforeValidator(name_place, json_schema_input_type=Literal["memory", "disk"] | bool),
+]
 
 
 class Frozen(BaseModel):
@@ -90,29 +118,67 @@ class ReportKeys(AnswerKeys):
 
 
 class PrepareRecipe(ReportKeys):
-    """`stage: prepare`: a table of photos becomes data sets."""
+    """`stage: prepare`: tables of photos become data sets."""
 
     stage: Literal["prepare"]
-    csv_path: Path | None = Field(None, description="The table: CSV with a header row.")
+    csv_path: Paths = Field(
+        (), description="The table, or several: CSV, TSV, .xlsx, JSONL or Parquet; patterns such as tables/*.csv too."
+    )
     image_base_path: Path | None = Field(None, description="The folder that image paths are relative to.")
     output_dir: Path | None = Field(None, description="Where the data sets go.")
     output_format: Literal["parquet", "jsonl"] = "parquet"
     dataset_name: str = Field("building_defect", description="The splits become {dataset_name}_train and so on.")
+    column_names: Mapping[str, str] = Field(
+        {}, description="What the tables call a column: what RisKVA calls it, as in {照片: image_path}."
+    )
+    excel_sheet: str | None = Field(None, description="The sheet of .xlsx tables; default: the first.")
+    level_names: Mapping[str, str | None] = Field(
+        {}, description="Other words for the levels, as in {一般: 中等}, on top of the built-in ones; null drops one."
+    )
+    strip_patterns: Mapping[str, str] = Field(
+        {},
+        description="Private prefixes to cut off: column: regular expression, as in {data_缺陷描述: '\\d+-\\d+-\\d+'}.",
+    )
     split: Mapping[str, Share] = Field(
         {"train": 0.8, "val": 0.1, "test": 0.1}, description="Share of the rows of each split; the shares add up to 1."
     )
+    split_column: str | None = Field(
+        None, description="A column that says which split a row goes to, instead of shares."
+    )
     group_by: str | None = Field(None, description="A column whose equal values stay in one split (a house, a site).")
+    group_pattern: str | None = Field(
+        None, description="Only the part of group_by's text that this regular expression finds names the group."
+    )
+    kinds: Mapping[str, tuple[str, ...]] | None = Field(
+        None, description="For the audit: kinds of defects and the words that name them; a vocabulary is built in."
+    )
+    near_duplicates: Literal["together", "report"] = Field(
+        "together", description="Photos that look alike go to one split, or are only reported."
+    )
+    identical_texts: Literal["together", "report"] = Field(
+        "report", description="Rows with the same texts are only reported, or go to one split."
+    )
     seed: int = 42
-    id_column: str = "image_id"
-    image_column: str = "image_path"
     image_quality: Annotated[int, Field(ge=1, le=100)] = Field(85, description="JPEG quality of re-encoded photos.")
     max_image_size: tuple[Positive, Positive] = Field((1024, 1024), description="Largest [width, height] in pixels.")
+    image_max_pixels: Positive = Field(1024 * 1024, description="Training's limit, for the audit's count of tokens.")
+    image_min_pixels: Positive = Field(56 * 56, description="Training's lower limit, for the audit's count of tokens.")
     image_encoding: Literal["bytes", "base64"] = "bytes"
     parquet_compression: Literal["snappy", "zstd"] = "snappy"
+    max_shard_size: Annotated[str, Field(pattern=SIZE_PATTERN, examples=["500MB"])] = Field(
+        "500MB", description="Parquet: a new file begins where one would hold more photo bytes than this."
+    )
     image_storage: Literal["copy", "link"] = Field(
         "copy", description="JSONL only: copy unchanged photos or link them."
     )
     max_bad_share: Share = Field(0.05, description="The job fails when more than this share of the rows is bad.")
+    audit: Literal["report", "strict"] = Field(
+        "report", description="strict: the job fails when the audit finds errors."
+    )
+    shard: Annotated[str, Field(pattern=SHARD_PATTERN, examples=["0/4", "auto/4", "auto"])] | None = Field(
+        None,
+        description="Prepare part i of N only, as in 0/4; auto takes i and N from the scheduler; then stage: merge.",
+    )
     preprocessing_num_workers: Positive | None = Field(None, description="Threads; by default one a core.")
     overwrite_output_dir: bool = False
     preview: Path | None = Field(None, description="Print the first rows of this prepared file and do nothing else.")
@@ -120,7 +186,15 @@ class PrepareRecipe(ReportKeys):
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
-        return chain(prepare_clashes(values), answer_clashes(values))
+        return chain(prepare_clashes(values), answer_clashes(values), image_clashes(values))
+
+
+class MergeRecipe(Frozen):
+    """`stage: merge`: the parts that `prepare` wrote with `shard` become one data set."""
+
+    stage: Literal["merge"]
+    output_dir: Path = Field(description="The output_dir that all parts were prepared into.")
+    overwrite_output_dir: bool = False
 
 
 class ModelKeys(Frozen):
@@ -143,6 +217,10 @@ class DataKeys(Frozen):
     media_dir: Path | None = Field(None, description="What image paths are relative to; default: dataset_dir.")
     max_samples: Positive | None = Field(None, description="Use at most this many rows of each data set.")
     cutoff_len: Positive = Field(4096, description="Longest row in tokens, image tokens included; none is ever cut.")
+    verify: Literal["size", "full", "off"] = Field(
+        "size",
+        description="Compare the data's files with its manifest first: their sizes, or also SHA-256 (reads them all).",
+    )
     preprocessing_num_workers: Positive | None = Field(
         None, description="Threads that measure rows, or processes that read photos for prediction; default: the cores."
     )
@@ -171,6 +249,16 @@ class SftRecipe(DataKeys, ModelKeys):
     eval_dataset: Names = ()
     drop_overlong: bool = Field(False, description="Leave over-long rows out and list them, instead of refusing.")
     val_size: Annotated[float, Field(ge=0)] = Field(0.0, description="Share (or number) of train rows to evaluate on.")
+    streaming: bool = Field(
+        False,
+        description="For data too large to look through: shuffle by file and row group; check rows as they are read.",
+    )
+    cache_images: Place = Field(
+        False, description="Keep decoded photos for later epochs: memory (or true) in /dev/shm, disk in output_dir."
+    )
+    cache_images_gb: Annotated[float, Field(gt=0)] = Field(
+        4.0, description="Most that cache_images may take on each machine, in GB (10^9 bytes)."
+    )
     finetuning_type: Literal["lora", "full", "freeze"] = "lora"
     lora_rank: Positive = 64
     lora_alpha: Positive | None = Field(None, description="Default: twice lora_rank.")
@@ -240,4 +328,4 @@ class ExportRecipe(Frozen):
     overwrite_output_dir: bool = False
 
 
-Recipe = PrepareRecipe | SftRecipe | PredictRecipe | EvalRecipe | ExportRecipe
+Recipe = PrepareRecipe | MergeRecipe | SftRecipe | PredictRecipe | EvalRecipe | ExportRecipe

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -138,6 +139,8 @@ class ValueReader:
             return f"one of {', '.join(map(str, shown))}" if len(choices) > 1 else str(choices[0])
         if option.get("type") == "array":
             return self._list_phrase(option)
+        if "pattern" in option:
+            return f"a text such as {' or '.join(option['examples'])}"
         word = "a path" if option.get("format") == "path" else _WORD_FOR[option.get("type", "object")]
         return f"{word}{_range_words(option)}"
 
@@ -210,4 +213,5 @@ _LIMITS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def _within(value: Any, option: Schema) -> bool:
-    return all(holds(value, option[name]) for name, holds in _LIMITS.items() if name in option)
+    fits = "pattern" not in option or re.search(option["pattern"], value) is not None
+    return fits and all(holds(value, option[name]) for name, holds in _LIMITS.items() if name in option)

@@ -72,6 +72,27 @@ def _line(entry: dict[str, Any], rate: float) -> str:
     return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
 
 
+class BeginEpoch(TrainerCallback):
+    """Tells the sampler which epoch begins.
+
+    accelerate does so too, but not through the loader that it makes to skip batches on several processes: a run that
+    went on in its second epoch would take the rows in the first one's order, some twice and others never.
+    """
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        """Set the epoch on the loader that covers all batches; the one that skips some shares its sampler."""
+        if hasattr(train_dataloader, "set_epoch"):
+            num_steps = max(1, math.ceil(len(train_dataloader) / args.gradient_accumulation_steps))
+            train_dataloader.set_epoch(state.global_step // num_steps)
+
+
 class StopWhenDiverged(TrainerCallback):
     """Raises `DivergedError` at the first logged loss that is not a finite number."""
 

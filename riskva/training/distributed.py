@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -29,6 +30,26 @@ def decide_once(decide: Callable[[], T]) -> T:
         outcome[0].is_told_elsewhere = dist.get_rank() != 0
         raise outcome[0]
     return outcome[0]  # type: ignore[return-value]
+
+
+def decide_on_each_machine(decide: Callable[[], object]) -> None:
+    """`decide()` as called on the first process of each machine; none goes on before all are done.
+
+    The first `RiskvaError` among them reaches every process. Every process must call this.
+    """
+    error: RiskvaError | None = None
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        try:
+            decide()
+        except RiskvaError as caught:
+            error = caught
+    errors: list[RiskvaError | None] = [error]
+    if dist.is_initialized():
+        errors = [None] * dist.get_world_size()
+        dist.all_gather_object(errors, error)
+    if first := next((one for one in errors if one is not None), None):
+        first.is_told_elsewhere = dist.is_initialized() and dist.get_rank() != 0
+        raise first
 
 
 @contextmanager

@@ -1,55 +1,91 @@
-"""Which rows a recipe trains and evaluates on, looked through before anything is trained."""
+"""Which rows a recipe trains and evaluates on, looked through before anything is trained, unless they are streamed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from riskva.data.datasets import ConversationDataset, open_datasets
+from riskva.data.manifest import Manifest, read_manifest
 from riskva.data.parallel import num_cores
-from riskva.encoding import Processor
-from riskva.encoding.survey import Survey, survey
+from riskva.data.verification import Verify, verify_datasets
+from riskva.encoding import Length, Processor
+from riskva.encoding.survey import Asked, Survey, how_asked, survey
 from riskva.errors import DataError
 from riskva.recipe import SftRecipe
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What to train and evaluate on, and what the first pass over the training rows found."""
+    """What to train and evaluate on, how the training rows are asked, and what was found when they were measured.
+
+    The lengths run parallel to the rows. `survey` counts the rows that were left out, too. Streamed rows are not
+    measured: then there is neither.
+    """
 
     train: ConversationDataset
-    train_lengths: Sequence[int]
-    """Tokens of each training row."""
     evaluation: ConversationDataset | None
-    survey: Survey
+    asked: Asked
+    survey: Survey | None = None
+    train_lengths: Sequence[Length] | None = None
+    evaluation_lengths: Sequence[Length] | None = None
 
 
-def open_rows(recipe: SftRecipe, processor: Processor, seed: int) -> Rows:
-    """The recipe's rows, every one of them measured; `seed` decides which ones `val_size` splits off.
+def open_rows(recipe: SftRecipe, processor: Processor, seed: int, verify: Verify) -> Rows:
+    """The recipe's rows, their files compared with the manifest as `verify` says.
 
-    Raises `DataError` that lists the rows that cannot be used, have no answer, or are over `cutoff_len`.
+    Every row is measured; with `streaming` none is. `seed` decides which rows `val_size` splits off. Raises
+    `DataError` for files that differ, and one that lists the rows that cannot be used, have no answer, or are over
+    `cutoff_len`.
     """
+    names = (*recipe.dataset, *recipe.eval_dataset)
+    verify_datasets(names, recipe.dataset_dir, recipe.media_dir, verify)
     train = _open(recipe, recipe.dataset)
     evaluation = _open(recipe, recipe.eval_dataset) if recipe.eval_dataset else None
+    if recipe.streaming:
+        return Rows(train, evaluation, _asked(train, read_manifest(recipe.dataset_dir), recipe))
     if recipe.val_size:
         train, evaluation = _split_off(train, recipe.val_size, seed)
+    return _measured(train, evaluation, recipe, processor)
+
+
+def _measured(
+    train: ConversationDataset, evaluation: ConversationDataset | None, recipe: SftRecipe, processor: Processor
+) -> Rows:
     num_workers = recipe.preprocessing_num_workers or num_cores()
     found = survey(train, processor, "training rows", num_workers)
-    kept = _usable(found, recipe)
+    train, train_lengths = _usable(train, found, recipe)
+    evaluation_lengths = None
     if evaluation is not None:
-        evaluation = evaluation.select(_usable(survey(evaluation, processor, "evaluation rows", num_workers), recipe))
-    return Rows(train.select(kept), [found.lengths[i].total for i in kept], evaluation, found)
+        found_there = survey(evaluation, processor, "evaluation rows", num_workers)
+        evaluation, evaluation_lengths = _usable(evaluation, found_there, recipe)
+    return Rows(train, evaluation, found.asked, found, train_lengths, evaluation_lengths)
 
 
-def _usable(found: Survey, recipe: SftRecipe) -> list[int]:
+def _usable(
+    rows: ConversationDataset, found: Survey, recipe: SftRecipe
+) -> tuple[ConversationDataset, Sequence[Length]]:
     if found.unanswered:
         raise DataError(f"{len(found.unanswered)} rows have no answer: {', '.join(found.unanswered[:10])}")
-    return found.kept(recipe.cutoff_len, recipe.drop_overlong)
+    kept = found.kept(recipe.cutoff_len, recipe.drop_overlong)
+    return rows.select(kept), [found.lengths[index] for index in kept]
+
+
+def _asked(rows: ConversationDataset, manifest: Manifest | None, recipe: SftRecipe) -> Asked:
+    """How rows are asked, as the manifest says, or the first row of each file where it lists not all of them."""
+    listed = {recipe.dataset_dir / one.name for one in manifest.files} if manifest else set()
+    if manifest is not None and listed.issuperset(rows.paths):
+        return Asked(frozenset({manifest.system_prompt or None}), frozenset({manifest.question}))
+    return reduce(or_, map(how_asked, rows.first_rows()))
 
 
 def _open(recipe: SftRecipe, names: Sequence[str]) -> ConversationDataset:
-    return open_datasets(names, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+    return open_datasets(
+        names, recipe.dataset_dir, recipe.media_dir, recipe.max_samples, in_order_of_files=recipe.streaming
+    )
 
 
 def _split_off(

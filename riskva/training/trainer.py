@@ -17,7 +17,8 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from riskva.encoding import IGNORED
 from riskva.modeling.loading import load_model, locate_model, require_fitting_adapter
-from riskva.training.sampling import LengthSampler
+from riskva.training.callbacks import BeginEpoch
+from riskva.training.sampling import FileOrderSampler, LengthSampler
 
 
 def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -39,7 +40,7 @@ def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: f
 
 
 class RiskTrainer(Trainer):
-    """transformers' Trainer with four differences.
+    """transformers' Trainer with five differences.
 
     - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
       Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
@@ -49,6 +50,8 @@ class RiskTrainer(Trainer):
     - A checkpoint is read back, for resuming and as the best model, with every weight accounted for. Trainer looks for
       a whole model's running names in files that hold the hub's, finds none, warns, and goes on from the base's
       weights; of an adapter it passes over what it does not find.
+    - Rows come in the order of the epoch also where several processes go on in the middle of one (see `BeginEpoch`),
+      and in the order of the files if the training rows have `runs`.
 
     Batches come from `riskva.encoding.Collator`.
     """
@@ -63,15 +66,26 @@ class RiskTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
         self._write_extras = write_extras
+        self.add_callback(BeginEpoch())
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
-        """Trainer's sampler; under `group_by_length` one that knows the rows' lengths and resumes exactly."""
+        """Trainer's sampler; for rows with `runs` one that goes by files, under `group_by_length` one by lengths."""
         rows = train_dataset if train_dataset is not None else self.train_dataset
+        runs = getattr(rows, "runs", None)
+        if runs is not None:
+            return FileOrderSampler(
+                runs, self._rows_at_once(), self.accelerator.num_processes, self.args.data_seed or self.args.seed
+            )
         lengths = getattr(rows, "lengths", None)
         if self.args.train_sampling_strategy != "group_by_length" or lengths is None:
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthSampler(batch, lengths, self.args.data_seed or self.args.seed)
+
+    def _rows_at_once(self) -> int:
+        """How many rows in sequence one process gets: a batch, or its share of one that accelerate splits."""
+        batch = int(self._train_batch_size)
+        return batch // self.accelerator.num_processes if self.accelerator.split_batches else batch
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
         """Rows in their order: evaluation is a sum over them, and needs no grouping by length."""

@@ -33,6 +33,60 @@ def test_an_encoding_that_decodes_is_not_taken_when_the_header_does_not_fit(tmp_
     assert open_csv(path, lambda header: wanted in header).header == ("a", wanted)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_unicode_text_as_excel_saves_it(tmp_path: Path, encoding: str) -> None:
+    text = '编号\t等级\r\n1\t"轻\r\n微"\r\n'
+    content = text.encode(encoding) if encoding == "utf-16" else ("\ufeff" + text).encode(encoding)
+    file = open_csv(written(tmp_path, content), lambda header: "等级" in header, ["\t"])
+    assert (file.label, file.header) == ("UTF-16, parted by tabs", ("编号", "等级"))
+    assert [(row.cells, row.line, row.last_line) for row in file.rows()] == [(("1", "轻\r\n微"), 2, 3)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+@pytest.mark.parametrize(
+    ("delimiter", "label"), [(",", ""), ("\t", ", parted by tabs"), (";", ", parted by semicolons")]
+)
+def test_delimiter_is_the_one_that_gives_the_columns(tmp_path: Path, delimiter: str, label: str, encoding: str) -> None:
+    rows = [["编号", "说明"], ["1", 'a, b; c\td "e"\nf'], ["2", "g"], ["3", delimiter]]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    path = written(tmp_path, text.getvalue().encode(encoding))
+    file = open_csv(path, lambda header: {"编号", "说明"} <= set(header), [",", "\t", ";"])
+    assert (file.delimiter, file.label.endswith("UTF-8" + label) or file.label == "GBK/GB18030" + label) == (
+        delimiter,
+        True,
+    )
+    assert [list(row.cells) for row in file.rows()] == rows[1:]
+
+
+def test_without_a_fitting_header_the_delimiter_with_most_columns_counts(tmp_path: Path) -> None:
+    file = open_csv(written(tmp_path, b"a;b;c,d\n"), lambda _: False, [",", "\t", ";"])
+    assert file.header == ("a", "b", "c,d")
+
+
+def test_two_delimiters_that_fit_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"table\.csv: the header can be read with commas and with semicolons"):
+        open_csv(written(tmp_path, b"a,x;id;b,x\n"), lambda header: len(header) == 3, [",", ";"])
+
+
+def test_wrong_cell_count_names_the_delimiter(tmp_path: Path) -> None:
+    file = open_csv(written(tmp_path, b"a\tb\n1\t2\t3\n"), delimiters=["\t"])
+    (row,) = file.rows()
+    assert file.fault(row) == ("wrong_cell_count", "3 cells, the header has 2; quote cells with tabs")
+
+
+def test_open_quote_in_a_table_of_tabs_is_found(tmp_path: Path) -> None:
+    content = swallowing('10,10.jpg,"裂缝,轻微', '350,350.jpg,"裂缝",轻微').replace(b",", b"\t")
+    file = open_csv(written(tmp_path, content), delimiters=["\t"])
+    with pytest.raises(DataError, match=r"table\.csv:11: .*to line 351, .*a quote is left open"):
+        list(file.rows())
+
+
+def test_the_blank_of_old_chinese_software_is_no_sign_of_big5(tmp_path: Path) -> None:
+    file = open_csv(written(tmp_path, "编号\n".encode("gbk") + b"\xa3\xa0x\n"))
+    assert file.label == "GBK/GB18030"
+
+
 def test_rows_carry_the_physical_line_they_start_on(tmp_path: Path) -> None:
     content = b'id,text\r\n1,"two\r\nlines"\r\n\r\n2,x\r\n,\r\n3,"a\nb\nc"\n4,y\n'
     rows = list(open_csv(written(tmp_path, content)).rows())
@@ -61,7 +115,10 @@ def test_quote_in_the_wrong_place_spoils_its_row_only(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (b"\n\n", "the file is empty"),
         (b"PK\x03\x04rest", "an Excel workbook"),
-        ("编号".encode("utf-16"), "UTF-16"),
+        ("编号".encode("utf-32"), "UTF-32 text"),
+        ("编号\n".encode("utf-16")[:-1], "not utf-16"),
+        ("编号\n".encode("utf-8-sig") + b"\xb1\xe0", "not utf-8"),
+        ("編號,等級\n1,嚴重的工地\n".encode("big5"), "is it Big5"),
         (b"id\n\xff\xff\n", "save the table as CSV in UTF-8"),
     ],
 )

@@ -30,7 +30,7 @@ def test_bad_row_at_prediction_becomes_an_error_row(
     first_photo(jsonl, "train").write_bytes(b"no photo")
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={jsonl}", f"output_dir={tmp_path / 'out'}")
     rows = ("eval_dataset=building_defect_train", "adapter_name_or_path=null", "bf16=false", "max_new_tokens=8")
-    assert riskva_run("eval.yaml", *places, *rows) == 3
+    assert riskva_run("eval.yaml", *places, *rows, "verify=off") == 3
     failed = [json.loads(line) for line in (tmp_path / "out/failed_rows.jsonl").open(encoding="utf-8")]
     lines = (tmp_path / "out/generated_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(failed) == 1
@@ -47,7 +47,7 @@ def test_bad_row_stops_training_before_it_starts(
 ) -> None:
     first_photo(jsonl, "train").unlink()
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={jsonl}", f"output_dir={tmp_path / 'out'}")
-    assert riskva_run("sft_lora.yaml", *places, *SHORT_TRAINING) == 1
+    assert riskva_run("sft_lora.yaml", *places, *SHORT_TRAINING, "verify=off") == 1
     said = capsys.readouterr().err
     assert "train.jsonl:1" in said
     assert "Traceback" not in said
@@ -129,7 +129,8 @@ def test_a_photo_that_breaks_in_a_worker_names_file_and_row(
     photo.write_bytes(photo.read_bytes()[:-400])
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={jsonl}", f"output_dir={tmp_path / 'out'}")
     training = [key for key in SHORT_TRAINING if not key.startswith("dataloader_num_workers")]
-    assert riskva_run("sft_lora.yaml", *places, *training, "dataloader_num_workers=1", "eval_strategy=no") == 1
+    worker = ("dataloader_num_workers=1", "verify=off")
+    assert riskva_run("sft_lora.yaml", *places, *training, *worker, "eval_strategy=no") == 1
     said = capsys.readouterr().err
     assert "train.jsonl:1 (id " in said
     assert "Traceback" not in said

@@ -22,6 +22,7 @@ from riskva.errors import (
 )
 from riskva.files import sha256_of
 from riskva.jobs import prepare
+from riskva.preparation.staging import WORK_FOLDER
 from riskva.recipe import AnswerField, PrepareRecipe
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, RiskReport, default_question
 
@@ -88,7 +89,9 @@ def pixels(conversation: Conversation) -> list[Any]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What stands in the folder, but for what a run works with."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and WORK_FOLDER not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
@@ -158,8 +161,9 @@ def test_manifest_describes_the_files(tmp_path: Path) -> None:
     assert manifest is not None
     assert manifest.report_format.labels == ("等级", "位置")
     assert (manifest.system_prompt, manifest.question) == ("", "看<image>")
-    assert manifest.table.sha256 == sha256_of(table)
-    assert (manifest.table.rows, manifest.table.bad_rows) == (20, 0)
+    (source,) = manifest.tables
+    assert source.sha256 == sha256_of(table)
+    assert (source.path, source.encoding, source.rows, source.bad_rows) == (str(table), "UTF-8", 20, 0)
     assert sum(one.rows or 0 for one in manifest.files) == 20
     assert len(manifest.photos) == 20
     for one in (*manifest.files, *manifest.photos):
@@ -174,7 +178,7 @@ def test_manifest_describes_the_files(tmp_path: Path) -> None:
 def spoil(table: Path) -> dict[str, str]:
     """Gives six of the twenty rows one fault each; the reason by id."""
     rows = [good_row(number) for number in range(20)]
-    rows[0][4] = "一般"
+    rows[0][4] = "说不清"
     rows[1][5] = ""
     rows[2][1] = "gone.jpg"
     rows[3][1] = "3.png"
@@ -208,7 +212,7 @@ def test_bad_rows_are_listed_and_good_ones_written(tmp_path: Path, output_format
     assert "r8" in written.ids  # the row that had the id first
     manifest = read_manifest(out)
     assert manifest is not None
-    assert manifest.table.bad_rows == len(expected)
+    assert manifest.tables[0].bad_rows == len(expected)
 
 
 def test_too_many_bad_rows_fail_with_reasons_and_leave_only_the_list(tmp_path: Path) -> None:
@@ -222,7 +226,7 @@ def test_too_many_bad_rows_fail_with_reasons_and_leave_only_the_list(tmp_path: P
         "2 of 20 (10.0%)",
         "image_missing 1",
         "image_unreadable 1",
-        "line 7 (id r5)",
+        "table.csv:7 (id r5)",
         "max_bad_share",
         "quarantine.jsonl",
     ):
@@ -286,7 +290,7 @@ def test_table_columns_that_rows_need_for_themselves_are_refused(tmp_path: Path)
 def test_an_id_column_called_id_is_no_clash(tmp_path: Path) -> None:
     table = make_table(tmp_path / "in", count=5)
     table.write_text(table.read_text(encoding="utf-8").replace("image_id", "id"), encoding="utf-8")
-    prepare.run(recipe(table, tmp_path / "out", id_column="id"))
+    prepare.run(recipe(table, tmp_path / "out", column_names={"id": "image_id"}))
     assert len(everything(tmp_path / "out")) == 5
 
 
@@ -363,15 +367,15 @@ def test_summary_tells_levels_floor_files_and_the_next_command(
 
 def test_a_split_whose_photos_are_all_bad_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, out = make_table(tmp_path / "in", count=6), tmp_path / "out"
-    rows = [[*good_row(number)[:4], "轻微", *good_row(number)[5:]] for number in range(6)]
+    rows = [good_row(number) for number in range(6)]
+    for row in rows:
+        row[6] = "测试" if row[0] == "r5" else "训练"
     write_table(table.parent, rows)
-    keys: dict[str, Any] = {"split": {"train": 0.8, "test": 0.2}, "max_bad_share": 0.5}
-    prepare.run(recipe(table, out, **keys))
-    for conversation in open_datasets(["building_defect_test"], out):
-        (table.parent / conversation.extra["image_path"]).write_text("<html>")
-    prepare.run(recipe(table, out, overwrite_output_dir=True, **keys))
+    (table.parent / "5.jpg").write_text("<html>")
+    prepare.run(recipe(table, out, split_column="房屋", max_bad_share=0.5))
     assert "test: no rows" in capsys.readouterr().out
     assert list(json.loads((out / "dataset_info.json").read_text())) == ["building_defect_train"]
+    assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["rows"]
 
 
 def test_two_rows_may_show_one_photo(tmp_path: Path) -> None:
@@ -433,7 +437,7 @@ def test_strangers_photos_are_found_before_any_photo_is_worked_on(
     def never(*_: object) -> None:
         raise AssertionError("a photo was worked on")
 
-    monkeypatch.setattr(prepare, "reencode", never)
+    monkeypatch.setattr("riskva.preparation.photo_work.reencode", never)
     for job in (prepare.run, prepare.plan):
         with pytest.raises(OutputFolderError, match=r"7\.jpg: prepare would write this file"):
             job(recipe(table, out, output_format="jsonl", overwrite_output_dir=True))

@@ -5,7 +5,7 @@ import pytest
 
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
 from riskva.errors import DataError, OutputFolderError
-from riskva.preparation.staging import Staging
+from riskva.preparation.staging import WORK_FOLDER, Staging
 from riskva.report import DEFAULT_FORMAT
 
 
@@ -13,7 +13,7 @@ def manifest(*names: str) -> Manifest:
     files = tuple(WrittenFile(name, 1, "0" * 64, 1) for name in names if "/" not in name)
     photos = tuple(WrittenFile(name, 1, "0" * 64) for name in names if "/" in name)
     table = SourceTable("table.csv", "1" * 64, "UTF-8", 1, 0)
-    return Manifest("0", table, {"seed": 1}, DEFAULT_FORMAT, "系统", "<image>问", files, photos)
+    return Manifest("0", (table,), {"seed": 1}, DEFAULT_FORMAT, "系统", "<image>问", files, photos)
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -22,14 +22,26 @@ def fill(folder: Path, *names: str) -> None:
         (folder / name).write_text(name)
 
 
+DESCRIPTIONS = ("quarantine.jsonl", "audit.json", "audit.html")
+
+
+def build(staging: Staging, *names: str) -> None:
+    """The files of a data set in the staging folder, ready to be published."""
+    staging.begin("-".join(names))
+    fill(staging.folder, *names, *DESCRIPTIONS)
+
+
 def publish(out: Path, *names: str, overwrite: bool = False) -> None:
-    with Staging(out, overwrite, names) as staging:
-        fill(staging.folder, *names)
+    staging = Staging(out, overwrite, names)
+    with staging.locked("set"):
+        build(staging, *names)
         staging.publish(manifest(*names), {"set": {"file_name": names[0]}})
 
 
 def content(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """The files in `folder` but for those that describe the data set or that a run works with."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in paths if path.parts[0] not in (*DESCRIPTIONS, WORK_FOLDER))
 
 
 def test_published_files_stand_beside_manifest_and_registry(tmp_path: Path) -> None:
@@ -58,17 +70,30 @@ def test_no_manifest_is_none_and_a_broken_one_an_error(tmp_path: Path) -> None:
             read_manifest(tmp_path)
 
 
-def fail(out: Path, error: type[BaseException], *names: str, overwrite: bool = False) -> None:
-    """Writes files and ends in `error` before they are published."""
-    with Staging(out, overwrite, names) as staging:
-        fill(staging.folder, *names)
-        raise error
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with Staging(tmp_path, False).locked("set"):
+        with (
+            pytest.raises(OutputFolderError, match="another run is writing into"),
+            Staging(tmp_path, False).locked("set"),
+        ):
+            pass
+        with Staging(tmp_path, False).locked("part-00000-of-00002"):
+            pass  # parts do not bar each other
 
 
-def test_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        fail(tmp_path, KeyboardInterrupt, "train.jsonl", "images/a.jpg")
-    assert content(tmp_path) == []
+def test_files_of_the_same_data_set_are_kept_and_others_cleared(tmp_path: Path) -> None:
+    staging = Staging(tmp_path, False)
+    build(staging, "train.jsonl")
+    staging.begin("train.jsonl")
+    assert (staging.folder / "train.jsonl").exists()
+    staging.begin("another")
+    assert not (staging.folder / "train.jsonl").exists()
+
+
+def test_a_failed_run_describes_itself_beside_a_standing_data_set(tmp_path: Path) -> None:
+    assert Staging(tmp_path, False).failure_path("audit.html") == tmp_path / "audit.html"
+    publish(tmp_path, "train.jsonl")
+    assert Staging(tmp_path, True).failure_path("audit.html") == tmp_path / "audit.failed.html"
 
 
 def test_a_folder_with_content_is_refused(tmp_path: Path) -> None:
@@ -111,14 +136,6 @@ def test_overwriting_never_replaces_what_prepare_did_not_write(tmp_path: Path, n
     assert (tmp_path / name).read_text() == name
 
 
-def test_failed_overwriting_keeps_the_former_data_set(tmp_path: Path) -> None:
-    publish(tmp_path, "train.jsonl")
-    before = content(tmp_path)
-    with pytest.raises(RuntimeError):
-        fail(tmp_path, RuntimeError, "train.jsonl", overwrite=True)
-    assert content(tmp_path) == before
-
-
 def kill_during_publish(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, overwrite: bool = False) -> None:
     """Stops at the `after`-th file being put in place, without any clean-up, as SIGKILL does."""
     calls = 0
@@ -126,7 +143,7 @@ def kill_during_publish(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, 
 
     def replace_or_die(self: Path, target: Path) -> Path:
         nonlocal calls
-        if self.parent.name == ".prepare.partial" and not self.name.endswith(".partial"):
+        if WORK_FOLDER in self.parts and WORK_FOLDER not in Path(target).parts:
             calls += 1
             if calls > after:
                 raise SystemExit
@@ -134,12 +151,11 @@ def kill_during_publish(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace_or_die)
-        patch.setattr("shutil.rmtree", lambda _: None)
         with pytest.raises(SystemExit):
             publish(out, "train.jsonl", "val.jsonl", overwrite=overwrite)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("after", range(7))
 def test_a_run_killed_while_publishing_is_cleared_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -149,7 +165,7 @@ def test_a_run_killed_while_publishing_is_cleared_by_the_next(
     assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train-00000-of-00001.parquet"]
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3])
+@pytest.mark.parametrize("after", range(7))
 def test_an_overwriting_run_killed_while_publishing_is_cleared_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -158,6 +174,23 @@ def test_an_overwriting_run_killed_while_publishing_is_cleared_by_the_next(
     assert "dataset_info.json" not in content(tmp_path)
     publish(tmp_path, "train-00000-of-00001.parquet", overwrite=True)
     assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train-00000-of-00001.parquet"]
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_the_same_run_goes_on_with_what_was_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    kill_during_publish(tmp_path, monkeypatch, after)
+    staging = Staging(tmp_path, False, ["train.jsonl", "val.jsonl"])
+    staging.begin("train.jsonl-val.jsonl")
+    assert [(staging.folder / name).read_text() for name in ("train.jsonl", "val.jsonl")] == [
+        "train.jsonl",
+        "val.jsonl",
+    ]
+    fill(staging.folder, *DESCRIPTIONS)
+    staging.publish(manifest("train.jsonl", "val.jsonl"), {})
+    assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train.jsonl", "val.jsonl"]
+    assert not staging.work.exists()
 
 
 @pytest.mark.parametrize(
@@ -179,11 +212,11 @@ def test_a_manifest_cannot_have_files_outside_the_folder_deleted(tmp_path: Path,
 
 def test_a_linked_photo_is_taken_away_and_its_original_is_not(tmp_path: Path) -> None:
     fill(tmp_path, "original.jpg")
-    with Staging(tmp_path / "out", False) as staging:
-        fill(staging.folder, "train.jsonl")
-        (staging.folder / "images").mkdir()
-        (staging.folder / "images" / "a.jpg").symlink_to(tmp_path / "original.jpg")
-        staging.publish(manifest("train.jsonl", "images/a.jpg"), {})
+    staging = Staging(tmp_path / "out", False)
+    build(staging, "train.jsonl")
+    (staging.folder / "images").mkdir()
+    (staging.folder / "images" / "a.jpg").symlink_to(tmp_path / "original.jpg")
+    staging.publish(manifest("train.jsonl", "images/a.jpg"), {})
     publish(tmp_path / "out", "train.jsonl", overwrite=True)
     assert not (tmp_path / "out" / "images").exists()
     assert (tmp_path / "original.jpg").read_text() == "original.jpg"

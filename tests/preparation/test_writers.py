@@ -1,7 +1,9 @@
 import base64
+import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,9 +11,18 @@ import pytest
 from PIL import Image
 
 from riskva.data.conversation import Conversation, Message, Photo
-from riskva.data.images import EncodedPhoto
+from riskva.data.manifest import WrittenFile
 from riskva.files import sha256_of
-from riskva.preparation.writers import ROWS_PER_GROUP, JsonlWriter, ParquetWriter, PhotoFolder, PhotoNames
+from riskva.preparation.writers import (
+    ROWS_PER_GROUP,
+    ParquetForm,
+    PhotoFolder,
+    PhotoNames,
+    plan_shards,
+    write_jsonl,
+    write_parquet,
+)
+from riskva.tables.records import StoredPhoto
 
 
 def jpeg() -> bytes:
@@ -26,13 +37,14 @@ def conversation(number: int) -> Conversation:
     return Conversation(str(number), messages, (photo,), extra={"楼层": "三层"})
 
 
-def encoded(is_unchanged: bool = True) -> EncodedPhoto:
-    return EncodedPhoto(jpeg(), (8, 6), is_unchanged)
+def stored(source: Path | str | None, name: str, is_unchanged: bool = True) -> StoredPhoto:
+    path = None if source is None else Path(source)
+    return StoredPhoto(name, path, (8, 6), len(jpeg()), hashlib.sha256(jpeg()).hexdigest(), "0" * 16, is_unchanged)
 
 
-def names(*photos: tuple[str, str, bool]) -> list[str]:
+def names(*photos: tuple[str | None, str, bool]) -> list[str]:
     chosen = PhotoNames()
-    return [chosen.name(Photo(path=Path(path), name=name), encoded(kept)) for path, name, kept in photos]
+    return [chosen.name(stored(*photo), number) for number, photo in enumerate(photos)]
 
 
 def test_photo_names_keep_the_tables_path_under_one_folder() -> None:
@@ -54,11 +66,13 @@ def test_a_photo_that_two_rows_show_has_one_name() -> None:
     assert names(("/p/a.jpg", "a.jpg", True), ("/p/a.jpg", "a.jpg", True)) == ["images/a.jpg"] * 2
 
 
+def test_pictures_that_a_table_holds_are_each_their_rows_own() -> None:
+    assert names((None, "a.jpg", True), (None, "a.jpg", True)) == ["images/a.jpg", "images/a-2.jpg"]
+
+
 def test_jsonl_rows_hold_paths(tmp_path: Path) -> None:
-    writer = JsonlWriter(tmp_path, "train", "bytes")
-    writer.add(conversation(1))
-    (written,) = writer.close()
     path = tmp_path / "train.jsonl"
+    written = write_jsonl(path, [conversation(1)], "bytes")
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "id": "1",
         "messages": [{"role": "user", "content": "<image>问"}, {"role": "assistant", "content": "答"}],
@@ -70,48 +84,74 @@ def test_jsonl_rows_hold_paths(tmp_path: Path) -> None:
 
 
 def test_jsonl_rows_may_hold_base64(tmp_path: Path) -> None:
-    writer = JsonlWriter(tmp_path, "train", "base64")
-    writer.add(conversation(1))
-    writer.close()
+    write_jsonl(tmp_path / "train.jsonl", [conversation(1)], "base64")
     row = json.loads((tmp_path / "train.jsonl").read_text(encoding="utf-8"))
     assert base64.b64decode(row["image_base64"][0]) == jpeg()
     assert "images" not in row
 
 
-def parquet(folder: Path, count: int, bytes_per_file: int = 1 << 30) -> ParquetWriter:
-    writer = ParquetWriter(
-        folder, "train", "bytes", compression="zstd", extra_columns=["楼层"], bytes_per_file=bytes_per_file
-    )
-    for number in range(count):
-        writer.add(conversation(number))
-    return writer
+def parquet(folder: Path, count: int) -> WrittenFile:
+    form = ParquetForm("bytes", "zstd", ("楼层",))
+    return write_parquet(folder / "train.parquet", map(conversation, range(count)), form)
 
 
-def test_parquet_has_small_row_groups_and_the_asked_compression(tmp_path: Path) -> None:
-    (written,) = parquet(tmp_path, ROWS_PER_GROUP + 1).close()
-    assert (written.name, written.rows) == ("train-00000-of-00001.parquet", ROWS_PER_GROUP + 1)
+def test_parquet_has_small_row_groups_a_page_index_and_the_asked_compression(tmp_path: Path) -> None:
+    written = parquet(tmp_path, ROWS_PER_GROUP + 1)
+    assert (written.name, written.rows) == ("train.parquet", ROWS_PER_GROUP + 1)
+    assert written.sha256 == sha256_of(tmp_path / "train.parquet")
     metadata = pq.ParquetFile(tmp_path / written.name).metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [ROWS_PER_GROUP, 1]
-    assert metadata.row_group(0).column(0).compression == "ZSTD"
+    column = metadata.row_group(0).column(0)
+    assert column.compression == "ZSTD"
+    assert column.has_column_index
+    assert column.has_offset_index
 
 
-def test_parquet_is_cut_into_files_that_count_themselves(tmp_path: Path) -> None:
-    files = parquet(tmp_path, 3 * ROWS_PER_GROUP, bytes_per_file=1).close()
-    assert [one.name for one in files] == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [one.name for one in files]
-    assert [one.rows for one in files] == [ROWS_PER_GROUP] * 3
+def test_a_row_group_is_cut_off_by_its_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riskva.preparation.writers.BYTES_PER_GROUP", 2 * len(jpeg()))
+    parquet(tmp_path, 5)
+    metadata = pq.read_metadata(tmp_path / "train.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_parquet_of_few_rows_is_one_file(tmp_path: Path, count: int) -> None:
-    (written,) = parquet(tmp_path, count).close()
+    written = parquet(tmp_path, count)
     assert written.rows == pq.read_metadata(tmp_path / written.name).num_rows == count
+
+
+def test_a_file_that_is_not_finished_has_no_name(tmp_path: Path) -> None:
+    def failing() -> Iterator[Conversation]:
+        yield conversation(1)
+        raise KeyboardInterrupt
+
+    for write in (
+        lambda: write_parquet(tmp_path / "a.parquet", failing(), ParquetForm("bytes", "snappy", ())),
+        lambda: write_jsonl(tmp_path / "a.jsonl", failing(), "bytes"),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "max_bytes", "shards"),
+    [
+        ([], 10, []),
+        ([5], 10, [(0, 1)]),
+        ([5, 5, 5], 10, [(0, 2), (2, 3)]),
+        ([50, 1, 50], 10, [(0, 1), (1, 2), (2, 3)]),
+        ([1] * 7, 3, [(0, 3), (3, 6), (6, 7)]),
+    ],
+)
+def test_shards_hold_rows_up_to_a_size(sizes: list[int], max_bytes: int, shards: list[tuple[int, int]]) -> None:
+    assert plan_shards(sizes, max_bytes) == [range(*one) for one in shards]
 
 
 def test_datasets_library_sees_pictures(tmp_path: Path) -> None:
     import datasets
 
-    (written,) = parquet(tmp_path, 2).close()
+    written = parquet(tmp_path, 2)
     loaded = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / written.name), split="train", cache_dir=str(tmp_path / "cache")
     )
@@ -127,11 +167,20 @@ def test_only_unchanged_photos_are_linked(tmp_path: Path, storage: str, is_uncha
     source = tmp_path / "source.jpg"
     source.write_bytes(jpeg())
     folder = PhotoFolder(tmp_path / "out", storage)  # type: ignore[arg-type]
-    folder.store(Photo(path=source, name="source.jpg"), encoded(is_unchanged), "images/source.jpg")
-    stored = tmp_path / "out" / "images" / "source.jpg"
-    assert stored.read_bytes() == jpeg()
-    assert stored.samefile(source) is is_link
+    folder.store(stored(source, "source.jpg", is_unchanged), jpeg(), "images/source.jpg")
+    copy = tmp_path / "out" / "images" / "source.jpg"
+    assert copy.read_bytes() == jpeg()
+    assert copy.samefile(source) is is_link
     assert folder.files["images/source.jpg"].sha256 == sha256_of(source)
+
+
+def test_a_link_that_a_killed_run_left_is_not_written_through(tmp_path: Path) -> None:
+    source = tmp_path / "source.jpg"
+    source.write_bytes(jpeg())
+    for storage, is_unchanged in (("link", True), ("copy", False), ("link", True)):
+        folder = PhotoFolder(tmp_path / "out", storage)  # type: ignore[arg-type]
+        folder.store(stored(source, "source.jpg", is_unchanged), b"other" if storage == "copy" else jpeg(), "a.jpg")
+        assert source.read_bytes() == jpeg()
 
 
 def test_link_across_file_systems_is_symbolic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,14 @@ def test_all_faults_come_at_once_by_file_and_line(faults: Faults) -> None:
             ["5: output_format: expected one of parquet, jsonl, found 'parquett'; did you mean parquet?"],
         ),
         ("learning_rate: 1", ["5: learning_rate: belongs to stage sft, and this recipe is stage prepare"]),
+        ("max_shard_size: 500", ["5: max_shard_size: expected a text such as 500MB, found 500"]),
+        ("shard: 1of4", ["5: shard: expected a text such as 0/4 or auto/4 or auto, found '1of4'"]),
+        ("group_pattern: x", ["5: group_pattern: needs group_by: the column whose text it is looked for in"]),
+        (
+            "group_by: a\ngroup_pattern: '('\nstrip_patterns: {a: '['}",
+            ["6: group_pattern: '(' is no regular expression", "7: strip_patterns: '[' is no regular expression"],
+        ),
+        ("level_names: {一般: 中}", ["5: level_names: 一般: '中' is none of 轻微, 中等, 严重"]),
         (
             "output_path: elsewhere",
             ["5: output_path: contradicts output_dir (r.yaml:4); both set output_dir, keep one"],

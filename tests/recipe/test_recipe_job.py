@@ -11,6 +11,8 @@ from riskva.recipe import EvalRecipe, ExportRecipe, PredictRecipe, SftRecipe
 
 MODEL = "model_name_or_path: m\noutput_dir: o\n"
 
+STAGES = "prepare, merge, sft, predict, eval, export"
+
 
 @pytest.mark.parametrize(
     ("text", "kind"),
@@ -41,14 +43,14 @@ def test_export_dir_without_a_stage_exports(load: Load) -> None:
     [
         (
             "stage: sfd\n",
-            "r.yaml:1: stage: expected one of prepare, sft, predict, eval, export, found 'sfd'; did you mean sft?",
+            f"r.yaml:1: stage: expected one of {STAGES}, found 'sfd'; did you mean sft?",
         ),
         (
             "stage: dpo\n",
-            "r.yaml:1: stage: LLaMA-Factory has dpo, RisKVA has not (yet); it has prepare, sft, predict, eval, export",
+            f"r.yaml:1: stage: LLaMA-Factory has dpo, RisKVA has not (yet); it has {STAGES}",
         ),
-        ("stage:\n", "r.yaml:1: stage: expected one of prepare, sft, predict, eval, export"),
-        ("dataset: d\n", "r.yaml: stage: missing; one of prepare, sft, predict, eval, export"),
+        ("stage:\n", f"r.yaml:1: stage: expected one of {STAGES}"),
+        ("dataset: d\n", f"r.yaml: stage: missing; one of {STAGES}"),
     ],
 )
 def test_no_such_stage(faults: Faults, text: str, message: str) -> None:

@@ -141,7 +141,6 @@ def test_a_typing_error_in_a_borrowed_recipe_is_still_an_error(faults: Faults) -
         "neat_packing: true",
         "quantization_bit: 4",
         "use_dora: true",
-        "streaming: true",
         "train_on_prompt: true",
         "mask_history: true",
         "pissa_init: true",

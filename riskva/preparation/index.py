@@ -1,0 +1,97 @@
+"""What the splits and the plan of files need of every row: one pass over the pieces, a few hundred bytes a row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from riskva.preparation.duplicates import join_units, look_alikes
+from riskva.preparation.pieces import PieceRow
+from riskva.preparation.splits import assign_splits
+from riskva.recipe import PrepareRecipe
+from riskva.report import RiskLevel
+from riskva.tables.records import BadRow, PreparedRow
+
+
+@dataclass
+class Index:
+    """Good rows in the order of the tables, each at a position from 0, and the bad rows.
+
+    `digest` stands for all that is known of all rows.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    levels: list[RiskLevel] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    num_bytes: list[int] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    rows_by_table: Counter[str] = field(default_factory=Counter)
+    digest: str = ""
+
+    @property
+    def num_rows(self) -> int:
+        """Good and bad rows."""
+        return len(self.numbers) + len(self.bad)
+
+    @cached_property
+    def look_alikes(self) -> list[list[int]]:
+        """Clusters of positions whose photos look alike."""
+        return look_alikes(self.hashes)
+
+    @property
+    def identical_texts(self) -> list[list[int]]:
+        """Clusters of positions whose reports have the same texts, whatever their levels."""
+        positions: dict[bytes, list[int]] = {}
+        for position, text in enumerate(self.texts):
+            positions.setdefault(text, []).append(position)
+        return [cluster for cluster in positions.values() if len(cluster) > 1]
+
+
+def index_rows(rows: Iterable[PieceRow]) -> Index:
+    """The index of all rows."""
+    index, digest = Index(), hashlib.sha256()
+    for one in rows:
+        index.rows_by_table[one.row.table] += 1
+        digest.update(repr(one.row).encode())
+        if isinstance(one.row, BadRow):
+            index.bad.append(one.row)
+        else:
+            _add(one.row, index)
+    index.digest = digest.hexdigest()
+    return index
+
+
+def _add(row: PreparedRow, index: Index) -> None:
+    index.numbers.append(row.number)
+    index.levels.append(row.report.level)
+    index.groups.append(row.group)
+    index.splits.append(row.split)
+    index.num_bytes.append(row.photo.num_bytes)
+    index.hashes.append(row.photo.perceptual_hash)
+    texts = "\0".join(row.report.texts.values())
+    index.texts.append(hashlib.blake2b(texts.encode(), digest_size=8).digest())
+
+
+def split_rows(index: Index, recipe: PrepareRecipe) -> list[str]:
+    """The split of each good row: what the table says, or by shares, with all that belongs together in one split."""
+    if recipe.split_column is not None:
+        return [str(split) for split in index.splits]
+    groups = index.groups if recipe.group_by is not None else [None] * len(index.numbers)
+    clusters = list(_clusters(index, recipe))
+    if recipe.group_by is None and not clusters:
+        return assign_splits(index.levels, recipe.split, recipe.seed)
+    units = join_units(len(index.numbers), groups, clusters)
+    return assign_splits(index.levels, recipe.split, recipe.seed, units)
+
+
+def _clusters(index: Index, recipe: PrepareRecipe) -> Iterator[list[int]]:
+    if recipe.near_duplicates == "together":
+        yield from index.look_alikes
+    if recipe.identical_texts == "together":
+        yield from index.identical_texts

@@ -1,0 +1,101 @@
+"""The first half of prepare: every row's photo is read, proven to decode and made fit, and the rows go into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from riskva.console import note, progress
+from riskva.data.images import reencode
+from riskva.data.parallel import num_cores, ordered_map
+from riskva.errors import ImageError
+from riskva.preparation.parts import Part
+from riskva.preparation.pieces import DoneRow, PieceFolder, file_state, in_pieces
+from riskva.recipe import PrepareRecipe
+from riskva.tables.records import BadRow, DefectRecord, PreparedRow, StoredPhoto
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is to be done: rows of all tables, how many of them are this part's, and the pieces that stand already."""
+
+    num_rows: int
+    num_own: int
+    num_to_do: int
+    num_pieces: int
+    finished_pieces: frozenset[int]
+
+
+def find_backlog(rows: Iterable[DefectRecord | BadRow], part: Part, folder: PieceFolder) -> Backlog:
+    """Count the rows, and look which pieces a former run of the same work has finished."""
+    num_rows = num_own = num_done = 0
+    finished = set[int]()
+
+    def own() -> Iterator[DefectRecord | BadRow]:
+        nonlocal num_rows
+        for row in rows:
+            num_rows += 1
+            if part.holds(row):
+                yield row
+
+    number = -1
+    for number, piece in enumerate(in_pieces(own())):
+        num_own += len(piece)
+        if folder.holds(number, piece):
+            finished.add(number)
+            num_done += len(piece)
+    return Backlog(num_rows, num_own, num_own - num_done, number + 1, frozenset(finished))
+
+
+def work_off(
+    rows: Iterable[DefectRecord | BadRow], part: Part, folder: PieceFolder, backlog: Backlog, recipe: PrepareRecipe
+) -> None:
+    """Prepare the part's rows that are still to do, several photos at a time, piece by piece."""
+    folder.open()
+    if backlog.finished_pieces:
+        note(f"going on: {backlog.num_own - backlog.num_to_do} of {backlog.num_own} rows stand in {folder.path}")
+
+    def to_do() -> Iterator[tuple[int, DefectRecord | BadRow]]:
+        for number, piece in enumerate(in_pieces(row for row in rows if part.holds(row))):
+            if number not in backlog.finished_pieces:
+                yield from ((number, row) for row in piece)
+
+    def work(item: tuple[int, DefectRecord | BadRow]) -> tuple[int, DoneRow]:
+        return item[0], prepare_row(item[1], recipe)
+
+    done = ordered_map(work, to_do(), recipe.preprocessing_num_workers or num_cores())
+    shown = progress(done, backlog.num_to_do, "prepare", "row")
+    for number, piece in groupby(shown, key=itemgetter(0)):
+        with folder.writing(number) as writer:
+            for _, row in piece:
+                writer.add(row)
+
+
+def prepare_row(row: DefectRecord | BadRow, recipe: PrepareRecipe) -> DoneRow:
+    """The row with its photo fit for the data set, or with what is wrong with the photo."""
+    if isinstance(row, BadRow):
+        return DoneRow(row)
+    state = file_state(row.photo)
+    try:
+        made = reencode(row.photo, recipe.max_image_size, recipe.image_quality)
+    except ImageError as error:
+        bad = BadRow(row.number, row.table, row.line, row.id, row.photo.name, error.reason, str(error))
+        return DoneRow(bad, state=state)
+    photo = StoredPhoto(
+        name=row.photo.name,
+        # As seen from anywhere: another process may merge the parts.
+        source=None if row.photo.path is None else row.photo.path.absolute(),
+        size=made.size,
+        num_bytes=len(made.data),
+        sha256=made.sha256,
+        perceptual_hash=made.perceptual_hash,
+        is_unchanged=made.is_unchanged,
+    )
+    facts = {name: getattr(row, name) for name in _ROW_FACTS}
+    stays = made.is_unchanged and photo.source is not None
+    return DoneRow(PreparedRow(photo=photo, **facts), None if stays else made.data, state)
+
+
+_ROW_FACTS = ("number", "table", "line", "id", "report", "cells", "group", "split", "level_as_written")

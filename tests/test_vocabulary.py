@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import pytest
+from drawn_defects import catalogue
+
+from riskva.errors import RecipeError
+from riskva.vocabulary import KINDS, NO_DEFECT, ROOMS, UNKNOWN, Vocabulary
+
+DOMAIN_WORDS = [
+    "裂缝",
+    "抹灰空鼓",
+    "透底",
+    "起皮",
+    "脱落",
+    "泛碱",
+    "色差",
+    "霉斑",
+    "顶棚渗水",
+    "阴阳角不方正",
+    "墙砖空鼓",
+    "缺角",
+    "地漏排水不畅",
+    "积水",
+    "防水渗漏",
+    "打胶缺失",
+    "密封不良",
+    "玻璃破损",
+    "窗框渗水",
+    "起砂",
+    "开裂",
+    "拱起",
+    "栏杆松动",
+    "杆距过大",
+    "插座无接地",
+    "面板缺失",
+    "饰面砖脱落",
+    "露筋锈蚀",
+    "卷材起鼓",
+]
+
+
+@pytest.mark.parametrize("word", DOMAIN_WORDS)
+def test_every_word_of_the_field_names_a_kind(word: str) -> None:
+    assert Vocabulary(KINDS).first(f"3号楼存在{word}现象") in KINDS
+
+
+def test_drawn_descriptions_name_the_kind_that_was_drawn() -> None:
+    kinds = Vocabulary(KINDS)
+    for kind in catalogue.KINDS:
+        for extent, room in ((0, kind.rooms[0]), (2, kind.rooms[-1])):
+            assert kinds.first(kind.description(extent, room)) == kind.name
+    assert kinds.first(catalogue.NO_DEFECT) == NO_DEFECT
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("外墙饰面砖脱落", "饰面砖脱落"),
+        ("涂层局部脱落", "脱落"),
+        ("墙砖空鼓开裂", "空鼓"),
+        ("墙面开裂、空鼓", "裂缝"),
+        ("屋面卷材空鼓", "卷材起鼓"),
+        ("墙面开\n裂", "裂缝"),
+        ("", UNKNOWN),
+        ("施工质量一般", UNKNOWN),
+    ],
+)
+def test_the_first_and_longest_word_wins(text: str, kind: str) -> None:
+    assert Vocabulary(KINDS).first(text) == kind
+
+
+def test_all_names_come_once_and_in_order() -> None:
+    assert Vocabulary(KINDS).all("起皮、开裂并有裂纹，再起皮") == ("起皮", "裂缝")
+    assert Vocabulary(KINDS).all("完好") == ()
+
+
+def test_full_width_forms_are_the_same_word() -> None:
+    assert Vocabulary({"PVC": ("ＰＶＣ管",)}).first("PVC管破裂") == "PVC"
+
+
+def test_rooms_are_found() -> None:
+    assert Vocabulary(ROOMS).first("1-2-301主卧顶棚渗水") == "卧室"
+    assert {"厨房", "卫生间", "客厅", "卧室", "阳台", "外墙", "屋面", "楼梯间"} <= set(ROOMS)
+
+
+def test_a_vocabulary_that_cannot_decide_is_refused() -> None:
+    with pytest.raises(RecipeError, match="开裂 stands for both 裂缝 and 破损"):
+        Vocabulary({"裂缝": ("开裂",), "破损": ("开裂",)})
+    with pytest.raises(RecipeError, match="裂缝 has an empty word"):
+        Vocabulary({"裂缝": ("",)})
+
+
+def test_no_words_find_nothing() -> None:
+    assert Vocabulary({}).first("裂缝") == UNKNOWN
+
+
+def test_it_loads_no_heavy_library() -> None:
+    code = "import sys, riskva.vocabulary; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
