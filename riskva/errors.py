@@ -15,7 +15,7 @@
     │   └── ExportCheckError        (OSError)            1   the exported model does not answer as base + adapter does
     ├── DivergedError               (ArithmeticError)    1   the loss is no longer a number
     ├── SomeRowsFailed              (RuntimeError)       3   finished, but some rows failed; a file lists them
-    └── StoppedBySignal             (InterruptedError)  75   stopped after saving; the same command resumes
+    └── StoppedBySignal             (KeyboardInterrupt) 75   stopped after saving; the same command resumes
 
 Each is also an error of the standard library, so that a caller who knows nothing of RisKVA can still catch it.
 A message says what is wrong, where (file, row, key) and what to do about it.
@@ -104,7 +104,10 @@ class SomeRowsFailed(RiskvaError, RuntimeError):
     exit_code = 3
 
 
-class StoppedBySignal(RiskvaError, InterruptedError):
-    """Stopped on SIGTERM after saving; the same command resumes."""
+class StoppedBySignal(RiskvaError, KeyboardInterrupt):
+    """Stopped on SIGTERM after saving; the same command resumes.
+
+    No InterruptedError: that is an OSError, and whoever asks whether a file is there takes an OSError for a no.
+    """
 
     exit_code = 75

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,19 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove the folder `path` and all in it; nothing where there is none.
+
+    It first gets another name, so that a folder that is half removed is never taken for a whole one.
+    """
+    if path.is_dir():
+        leaving = path.with_name(f"{path.name}.leaving")
+        if leaving.exists():
+            shutil.rmtree(leaving)  # of a run that was killed here
+        path.replace(leaving)
+        shutil.rmtree(leaving)
 
 
 def write_json(path: Path, value: Any) -> None:

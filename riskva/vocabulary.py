@@ -1,4 +1,4 @@
-"""Which words name which kind of defect, and which room: read off descriptions, never guessed.
+"""Which words name which kind of defect: read off descriptions, never guessed.
 
 A kind gathers what tables call the same thing (抹灰空鼓 and 墙砖空鼓 are both 空鼓). Words are matched from the left,
 the longest first where several begin at the same place, so that 饰面砖脱落 is not taken for 脱落.
@@ -49,20 +49,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 """The kinds of defects that inspections of dwellings name, each with the words for it."""
 
-ROOMS: Mapping[str, tuple[str, ...]] = {
-    "厨房": ("厨房",),
-    "卫生间": ("卫生间", "洗手间", "厕所", "浴室"),
-    "客厅": ("客厅", "起居室"),
-    "卧室": ("主卧", "次卧", "卧室"),
-    "阳台": ("阳台", "露台"),
-    "外墙": ("外墙", "外立面"),
-    "屋面": ("屋面", "屋顶", "天台"),
-    "楼梯间": ("楼梯间", "楼道"),
-    "地下室": ("地下室", "地下车库", "车库"),
-    "室外": ("室外地坪", "室外", "散水"),
-}
-"""The rooms and parts of a building that descriptions begin with, each with the words for it."""
-
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -83,10 +69,6 @@ class Vocabulary:
         """The name whose word comes first in `text`, or `UNKNOWN`."""
         match = self._pattern.search(_plain(text))
         return self._names[match.group()] if match else UNKNOWN
-
-    def all(self, text: str) -> tuple[str, ...]:
-        """Every name that `text` has a word of, each once, in the order in which they come."""
-        return tuple(dict.fromkeys(self._names[word] for word in self._pattern.findall(_plain(text))))
 
     @cached_property
     def _names(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ import pytest
 from drawn_defects import catalogue
 
 from riskva.errors import RecipeError
-from riskva.vocabulary import KINDS, NO_DEFECT, ROOMS, UNKNOWN, Vocabulary
+from riskva.vocabulary import KINDS, NO_DEFECT, UNKNOWN, Vocabulary
 
 DOMAIN_WORDS = [
     "裂缝",
@@ -70,18 +70,8 @@ def test_the_first_and_longest_word_wins(text: str, kind: str) -> None:
     assert Vocabulary(KINDS).first(text) == kind
 
 
-def test_all_names_come_once_and_in_order() -> None:
-    assert Vocabulary(KINDS).all("起皮、开裂并有裂纹，再起皮") == ("起皮", "裂缝")
-    assert Vocabulary(KINDS).all("完好") == ()
-
-
 def test_full_width_forms_are_the_same_word() -> None:
     assert Vocabulary({"PVC": ("ＰＶＣ管",)}).first("PVC管破裂") == "PVC"
-
-
-def test_rooms_are_found() -> None:
-    assert Vocabulary(ROOMS).first("1-2-301主卧顶棚渗水") == "卧室"
-    assert {"厨房", "卫生间", "客厅", "卧室", "阳台", "外墙", "屋面", "楼梯间"} <= set(ROOMS)
 
 
 def test_a_vocabulary_that_cannot_decide_is_refused() -> None:

@@ -35,10 +35,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def quarantined_rows(evidence: Evidence) -> Iterator[Finding]:
-    """Rows that were kept out, and whether any is left."""
+    """Rows that were kept out, and why."""
     rows = evidence.facts.rows
-    if not rows.num_out:
-        yield found("no_rows", "error", rows.num_in, rows.num_in)
     if not rows.num_quarantined:
         return
     share = rows.num_quarantined / rows.num_in
@@ -116,8 +114,6 @@ def _interval_sentence_zh(label: str, count: int, split: str) -> str:
 def splits(evidence: Evidence) -> Iterator[Finding]:
     """Splits that are empty, small or of a single level, and whether there is one to test on."""
     sizes, total = evidence.facts.rows.splits, len(evidence.settings.splits)
-    if not evidence.num_rows:
-        return
     if evidence.settings.test_split is None:
         yield found("no_test_split", "info", evidence.num_rows, evidence.num_rows)
     if empty := [split for split, size in sizes.items() if not size]:

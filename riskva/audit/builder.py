@@ -1,6 +1,6 @@
 """The audit of a data set: what it consists of, what is wrong with it, and what to do about that.
 
-Rows are given one by one and not kept; see `rows` for what is. `audit_page.render_audit` makes a page of it.
+Rows are given one by one and not kept; see `rows` for what is. `riskva.audit.page.render_audit` makes a page of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from riskva.audit.facts import AuditSettings, Facts
 from riskva.audit.findings import SEVERITIES, Evidence, Finding, findings_of
 from riskva.audit.quality import QUALITY_CHECKS
 from riskva.audit.repeats import REPEAT_CHECKS
-from riskva.audit.rows import Example, Indices, RowLog
+from riskva.audit.rows import Example, RowLog, sort_look_alikes
 from riskva.audit.tally import Tally, facts_of
 from riskva.report import RiskLevel
 from riskva.tables.records import BadRow, PreparedRow
-
-__all__ = ["Audit", "AuditBuilder", "AuditSettings", "Example", "Finding"]
 
 CHECKS = (*BALANCE_CHECKS, *REPEAT_CHECKS, *QUALITY_CHECKS)
 AUDIT_VERSION = 1
@@ -67,16 +65,12 @@ class Audit:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with lists for tuples, texts by label as a mapping, and shares of a length that can be read."""
+    """`value` with lists for tuples, and shares of a length that can be read."""
     if isinstance(value, dict):
-        return {key: dict(one) if key == "texts" and _is_pairs(one) else _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return round(value, 6) if isinstance(value, float) else value
-
-
-def _is_pairs(value: Any) -> bool:
-    return all(isinstance(one, tuple) for one in value)
 
 
 class AuditBuilder:
@@ -100,22 +94,18 @@ class AuditBuilder:
         self._tally.add_bad(row)
 
     def finish(self, look_alikes: Sequence[Sequence[int]], thumbnail: Callable[[int], bytes]) -> Audit:
-        """The audit of all rows taken.
+        """The audit of all rows taken; there must be at least one good one.
 
-        `look_alikes` are clusters of row numbers whose photos look alike; numbers of rows that were not taken as good
-        ones are passed over. `thumbnail` gives a row's photo as a small JPEG; it is asked once for each row shown.
+        `look_alikes` are clusters of good rows whose photos look alike, as ascending row numbers. `thumbnail` gives a
+        row's photo as a small JPEG; it is asked once for each row that is shown with it.
         """
-        clusters = self._clusters(look_alikes)
+        clusters = sort_look_alikes(look_alikes, self._log)
         facts = facts_of(self._tally, self._log, clusters)
         evidence = Evidence(self._settings, facts, self._log, self._tally, clusters)
         findings, samples = findings_of(evidence, CHECKS), self._samples()
         pictured = chain(samples, *(one.examples for one in findings if one.shows_photos))
         numbers = sorted({example.number for example in pictured})
         return Audit(self._settings, facts, findings, samples, {number: thumbnail(number) for number in numbers})
-
-    def _clusters(self, look_alikes: Sequence[Sequence[int]]) -> list[Indices]:
-        clusters = (self._log.indices(numbers) for numbers in look_alikes)
-        return sorted((rows for rows in clusters if len(rows) > 1), key=lambda rows: int(rows[0]))
 
     def _samples(self) -> tuple[Example, ...]:
         """A few rows of every level, evenly spread over the tables."""

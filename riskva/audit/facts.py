@@ -1,9 +1,9 @@
-"""The numbers of an audit: what a data set consists of, split by split. What to make of them is `findings`."""
+"""The numbers of an audit: what a data set consists of, split by split. What to make of them is in `findings`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,11 @@ import numpy as np
 from riskva.report import ReportFormat
 
 KIND_LABEL = "缺陷描述"
+
+
+def train_split(splits: Sequence[str]) -> str:
+    """The split of `splits` (at least one) that models learn from: `train`, or the first."""
+    return "train" if "train" in splits else splits[0]
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class AuditSettings:
 
     @property
     def train_split(self) -> str:
-        """The split that models learn from: `train`, or the first."""
-        return "train" if "train" in self.splits else self.splits[0]
+        """The split that models learn from."""
+        return train_split(self.splits)
 
     @property
     def test_split(self) -> str | None:
@@ -138,11 +143,11 @@ class TextFacts:
 
 @dataclass(frozen=True)
 class SizeFacts:
-    """A size in pixels, the image tokens that such a photo takes (None: it is refused), and how many photos have it."""
+    """A size in pixels, the image tokens that such a photo takes, and how many photos have it."""
 
     width: int
     height: int
-    tokens: int | None
+    tokens: int
     count: int
 
 
@@ -150,7 +155,7 @@ class SizeFacts:
 class PhotoFacts:
     """Photos as they are stored. `kilopixels` are thousands of pixels; `tokens` are counted under the pixel limits.
 
-    `sizes` are the commonest ones; `num_refused` counts photos too narrow to be trained on.
+    `sizes` are the commonest ones.
     """
 
     num_unchanged: int
@@ -161,10 +166,9 @@ class PhotoFacts:
     orientations: Mapping[str, int]
     short_side: Spread
     kilopixels: Spread
-    tokens: Spread | None
+    tokens: Spread
     token_histogram: tuple[Bin, ...]
     num_tokens: int
-    num_refused: int
 
 
 @dataclass(frozen=True)
@@ -188,14 +192,14 @@ class LookAlikeFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All numbers of an audit; `photos` and `groups` are None where there are none, `texts` is then empty."""
+    """All numbers of an audit; `groups` is None where no row has one."""
 
     rows: RowFacts
     levels: LevelFacts
     kind_label: str | None
     kinds: tuple[KindFacts, ...]
     texts: tuple[TextFacts, ...]
-    photos: PhotoFacts | None
+    photos: PhotoFacts
     groups: GroupFacts | None
     look_alikes: LookAlikeFacts
 
@@ -208,9 +212,7 @@ def spread(counts: Mapping[int, int]) -> Spread:
 
 
 def histogram(counts: Mapping[int, int], most_bins: int = 16) -> tuple[Bin, ...]:
-    """At most `most_bins` bins of equal, round width that hold all numbers, empty bins in between included."""
-    if not counts:
-        return ()
+    """At most `most_bins` bins of equal, round width that hold all numbers (at least one), empty ones too."""
     low, high = min(counts), max(counts)
     width = next(width for width in _round_widths() if high // width - low // width < most_bins)
     bins = Counter[int]()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riskva.audit.facts import AuditSettings, Facts
-from riskva.audit.rows import Example, Indices, RowLog
+from riskva.audit.rows import Example, Indices, LookAlikes, RowLog
 from riskva.audit.tally import MOST_EXAMPLES, Tally
 from riskva.audit.words import WORDS
 
@@ -46,13 +46,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What checks look at; `look_alikes` are clusters of indices in the log."""
+    """What checks look at; there is at least one good row."""
 
     settings: AuditSettings
     facts: Facts
     log: RowLog
     tally: Tally
-    look_alikes: Sequence[Indices]
+    look_alikes: LookAlikes
 
     @property
     def num_rows(self) -> int:
@@ -96,7 +96,7 @@ def found(
     filling: Mapping[str, object] | None = None,
 ) -> Finding:
     """The finding `code`, worded with `count` of `of` `unit`s and the `filling` that its words in `WORDS` ask for."""
-    words, share = WORDS[code], count / of if of else 0.0
+    words, share = WORDS[code], count / of
     filled = {"count": count, "of": of, "share": share, **(filling or {})}
     return Finding(
         code=code,

@@ -32,7 +32,6 @@ def render_audit(audit: Audit) -> str:
         level_totals=_level_totals(audit),
         photos={number: _data_uri(jpeg) for number, jpeg in audit.thumbnails.items()},
         samples=[(level, list(rows)) for level, rows in groupby(audit.samples, lambda row: row.level)],
-        kind_label=audit.facts.kind_label,
         most_kinds=MOST_KINDS,
         most_tables=MOST_TABLES,
         severities=SEVERITIES,

@@ -13,19 +13,15 @@ FEW_ROWS_FOR_TEMPLATES = 10
 MANY_SHORT_TEXTS, MANY_SMALL_PHOTOS, MANY_UNKNOWN_KINDS = 0.01, 0.05, 0.2
 
 
-def photos(evidence: Evidence) -> Iterator[Finding]:
-    """Photos that training refuses, and photos in which little can be seen."""
-    refused, small, total = evidence.tally.refused_photos, evidence.tally.small_photos, evidence.num_rows
-    if refused.count:
-        examples = evidence.rows(refused.first)
-        yield found("photos_too_narrow", "error", refused.count, total, unit="photos", examples=examples)
+def small_photos(evidence: Evidence) -> Iterator[Finding]:
+    """Photos in which little can be seen."""
+    small = evidence.tally.small_photos
     if small.count:
-        severity: Severity = "warning" if small.count > MANY_SMALL_PHOTOS * total else "info"
         yield found(
             "small_photos",
-            severity,
+            "warning" if small.count > MANY_SMALL_PHOTOS * evidence.num_rows else "info",
             small.count,
-            total,
+            evidence.num_rows,
             unit="photos",
             examples=evidence.rows(small.first),
             shows_photos=True,
@@ -95,4 +91,4 @@ def unknown_kinds(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-QUALITY_CHECKS = (photos, level_wordings, templates, short_texts, unknown_kinds)
+QUALITY_CHECKS = (small_photos, level_wordings, templates, short_texts, unknown_kinds)

@@ -17,21 +17,18 @@ _SPREADS_BITS = np.uint64(0x9E3779B97F4A7C15)
 
 def look_alikes(evidence: Evidence) -> Iterator[Finding]:
     """Photos that look alike: across splits, or kept together."""
-    splits = evidence.log.split_codes
-    torn = [run for run in evidence.look_alikes if _differ(splits[run])]
-    whole = [run for run in evidence.look_alikes if not _differ(splits[run])]
-    if torn:
+    if torn := evidence.look_alikes.across_splits:
         yield found(
             "look_alikes_across_splits",
             "error",
             sum(map(len, torn)),
             evidence.num_rows,
             unit="photos",
-            examples=evidence.clusters(torn, splits),
+            examples=evidence.clusters(torn, evidence.log.split_codes),
             shows_photos=True,
             filling={"clusters": len(torn)},
         )
-    if whole:
+    if whole := evidence.look_alikes.in_one_split:
         yield found(
             "look_alikes",
             "info",
@@ -47,7 +44,7 @@ def look_alikes(evidence: Evidence) -> Iterator[Finding]:
 def look_alikes_other_level(evidence: Evidence) -> Iterator[Finding]:
     """Photos that look alike and have different levels."""
     levels = evidence.log.levels
-    if runs := [run for run in evidence.look_alikes if _differ(levels[run])]:
+    if runs := evidence.look_alikes.of_several_levels:
         yield found(
             "look_alikes_other_level",
             "warning",
@@ -61,9 +58,7 @@ def look_alikes_other_level(evidence: Evidence) -> Iterator[Finding]:
 
 def same_photo_other_report(evidence: Evidence) -> Iterator[Finding]:
     """Files that are the same byte for byte, with different texts."""
-    texts = evidence.log.texts_keys
-    runs = [run for run in repeated(evidence.log.photo_keys) if len(set(texts[run].tolist())) > 1]
-    if runs:
+    if runs := mixed(evidence.log.photo_keys, evidence.log.texts_keys):
         yield found(
             "same_photo_other_report",
             "warning",
@@ -78,8 +73,7 @@ def same_photo_other_report(evidence: Evidence) -> Iterator[Finding]:
 def identical_rows(evidence: Evidence) -> Iterator[Finding]:
     """Rows with the photo, the texts and the level of another one."""
     log = evidence.log
-    runs = list(repeated((log.texts_keys ^ (log.photo_keys * _SPREADS_BITS)) + log.levels.astype(np.uint64)))
-    if runs:
+    if runs := repeated((log.texts_keys ^ (log.photo_keys * _SPREADS_BITS)) + log.levels.astype(np.uint64)):
         surplus = sum(len(run) - 1 for run in runs)
         severity: Severity = "warning" if surplus > MANY_REPEATED_ROWS * evidence.num_rows else "info"
         examples = evidence.clusters(runs, log.split_codes)
@@ -134,10 +128,6 @@ def texts_other_level(evidence: Evidence) -> Iterator[Finding]:
             shows_photos=True,
             filling={"clusters": len(runs)},
         )
-
-
-def _differ(values: NDArray[np.uint8]) -> bool:
-    return bool(values.min() != values.max())
 
 
 def _num_outvoted(runs: Sequence[Indices], values: NDArray[np.uint8]) -> int:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riskva.report import RiskLevel, normalise_text
+from riskva.report import RiskLevel, RiskReport, normalise_text
 from riskva.tables.records import PreparedRow
 
 ROWS_PER_BLOCK = 256
@@ -44,7 +45,7 @@ class Example:
     split: str
     level: str
     photo: str
-    texts: tuple[tuple[str, str], ...]
+    texts: Mapping[str, str]
     note: str = ""
     cluster: int | None = None
 
@@ -52,9 +53,9 @@ class Example:
 class RowLog:
     """Rows in the order in which they were added, by index from 0: columns to count with, words to show.
 
-    All columns run parallel. `texts_key` is a digest of all texts of a row, `photo_key` of its picture, `group_key` of
-    its group (`NO_GROUP` without one), `field_keys` one list of digests a field. Equal digests mean equal texts: with
-    64 bits, 300,000 different ones clash in one of 400 million data sets.
+    All columns run parallel. `texts_keys` are the rows' `texts_digest`s, `photo_keys` digests of their pictures,
+    `group_keys` of their groups (`NO_GROUP` without one), `field_keys` of one field's texts. Equal digests mean equal
+    texts: with 64 bits, 300,000 different ones clash in one of 400 million data sets.
     """
 
     def __init__(self, splits: Sequence[str], text_labels: Sequence[str]) -> None:
@@ -73,15 +74,16 @@ class RowLog:
             raise ValueError(f"row {row.number} after row {self._numbers[-1]}: the audit takes rows in order of number")
         if split not in self._splits:
             raise ValueError(f"row {row.number}: split {split!r} is none of {', '.join(self._splits)}")
-        texts = [normalise_text(row.report.texts.get(label, "")) for label in self._labels]
+        by_label = normalised_texts(row.report)
+        texts = [by_label[label] for label in self._labels]
         self._split_codes.append(self._splits.index(split))
         self._numbers.append(row.number)
         self._levels.append(int(row.report.level))
-        self._texts_keys.append(digest("\0".join(texts)))
-        self._photo_keys.append(digest(row.photo.sha256))
-        self._group_keys.append(NO_GROUP if row.group is None else digest(row.group) or 1)
+        self._texts_keys.append(texts_digest(row.report))
+        self._photo_keys.append(_digest(row.photo.sha256))
+        self._group_keys.append(NO_GROUP if row.group is None else _digest(row.group) or 1)
         for keys, text in zip(self._field_keys, texts, strict=True):
-            keys.append(digest(text))
+            keys.append(_digest(text))
         words = map(excerpt, (row.id, row.table, row.photo.name, row.group or "", *texts))
         self._words.add([row.line, *words])
 
@@ -109,11 +111,11 @@ class RowLog:
         return np.frombuffer(self._field_keys[self._labels.index(label)], np.uint64)
 
     def indices(self, numbers: Sequence[int]) -> Indices:
-        """The indices of rows by their numbers, sorted; numbers that the log does not hold are left out."""
-        held, asked = np.frombuffer(self._numbers, np.int64), np.unique(np.asarray(numbers, np.int64))
-        places = np.searchsorted(held, asked)
-        inside = places < len(held)
-        rows: Indices = places[inside][held[places[inside]] == asked[inside]]
+        """The indices of rows by their numbers. Raises `ValueError` for a number that the log does not hold."""
+        held = np.frombuffer(self._numbers, np.int64)
+        rows: Indices = np.searchsorted(held, numbers)
+        if held.take(rows, mode="clip").tolist() != list(numbers):
+            raise ValueError(f"rows {list(numbers)}: the audit did not take all of them as good ones")
         return rows
 
     def group(self, index: int) -> str:
@@ -134,7 +136,7 @@ class RowLog:
             split=self._splits[self._split_codes[index]],
             level=RiskLevel(self._levels[index]).label,
             photo=photo,
-            texts=tuple(zip(self._labels, texts, strict=True)),
+            texts=dict(zip(self._labels, texts, strict=True)),
             note=note,
             cluster=cluster,
         )
@@ -164,16 +166,45 @@ class _Words:
         return rows
 
 
-def digest(text: str) -> int:
-    """64 bits that tell texts apart; the same in every run."""
-    # Lone surrogates occur in cells of damaged tables; they must not stop an audit.
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+@dataclass(frozen=True)
+class LookAlikes:
+    """Clusters of rows, by index, whose photos look alike: torn across splits, or whole in one.
+
+    `of_several_levels` are those of both whose rows do not all have the same level.
+    """
+
+    across_splits: Sequence[Indices]
+    in_one_split: Sequence[Indices]
+    of_several_levels: Sequence[Indices]
+
+
+def sort_look_alikes(clusters: Sequence[Sequence[int]], log: RowLog) -> LookAlikes:
+    """The clusters, given as ascending numbers of rows of the log, by what their rows differ in."""
+    runs = [log.indices(numbers) for numbers in clusters]
+    return LookAlikes(
+        across_splits=[run for run in runs if _differ(log.split_codes[run])],
+        in_one_split=[run for run in runs if not _differ(log.split_codes[run])],
+        of_several_levels=[run for run in runs if _differ(log.levels[run])],
+    )
+
+
+def normalised_texts(report: RiskReport) -> dict[str, str]:
+    """The report's texts by label, as a model is trained to write them."""
+    return {label: normalise_text(text) for label, text in report.texts.items()}
+
+
+def texts_digest(report: RiskReport) -> int:
+    """64 bits that are the same for reports with the same texts, whatever their level; the same in every run."""
+    return _digest("\0".join(chain.from_iterable(normalised_texts(report).items())))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def excerpt(text: str) -> str:
-    """`text` as an audit shows it: at most `LONGEST_EXCERPT` characters, and always fit to be written as UTF-8."""
-    shown = text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
-    return shown.encode("utf-8", "replace").decode("utf-8")
+    """`text` as an audit shows it: at most `LONGEST_EXCERPT` characters."""
+    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
 
 
 def distinct_counts(keys: Keys) -> tuple[Indices, Indices]:
@@ -183,14 +214,18 @@ def distinct_counts(keys: Keys) -> tuple[Indices, Indices]:
     return firsts[order].astype(np.int64), counts[order].astype(np.int64)
 
 
-def repeated(keys: Keys) -> Iterator[Indices]:
+def repeated(keys: Keys) -> list[Indices]:
     """The indices of the rows of every key that more than one row has, in the order of their first rows."""
     order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]]) if len(keys) else np.array([], np.int64)
-    runs = [run for run in np.split(order, starts[1:]) if len(run) > 1]
-    yield from sorted(runs, key=lambda run: int(run[0]))
+    in_order = keys[order]
+    runs = np.split(order, np.flatnonzero(in_order[1:] != in_order[:-1]) + 1)
+    return sorted((run for run in runs if len(run) > 1), key=lambda run: int(run[0]))
 
 
-def mixed(keys: Keys, values: NDArray[np.uint8]) -> list[Indices]:
+def mixed(keys: Keys, values: NDArray[np.unsignedinteger[Any]]) -> list[Indices]:
     """Those of `repeated(keys)` whose rows do not all have the same value."""
-    return [run for run in repeated(keys) if values[run].min() != values[run].max()]
+    return [run for run in repeated(keys) if _differ(values[run])]
+
+
+def _differ(values: NDArray[np.unsignedinteger[Any]]) -> bool:
+    return bool(values.min() != values.max())

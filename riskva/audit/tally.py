@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,9 +25,9 @@ from riskva.audit.facts import (
     histogram,
     spread,
 )
-from riskva.audit.rows import NO_GROUP, Example, Indices, RowLog, distinct_counts, excerpt
-from riskva.data.image_tokens import is_too_narrow, num_image_tokens
-from riskva.report import RiskLevel, normalise_text
+from riskva.audit.rows import NO_GROUP, Example, LookAlikes, RowLog, distinct_counts, excerpt, normalised_texts
+from riskva.data.image_tokens import num_image_tokens
+from riskva.report import RiskLevel
 from riskva.tables.records import BadRow, PreparedRow
 from riskva.vocabulary import Vocabulary
 
@@ -51,7 +51,11 @@ class Noted:
 
 
 class Tally:
-    """What is counted while rows pass by; none of it grows with their number, only with their variety."""
+    """What is counted while rows pass by.
+
+    It grows with how many tables, lengths, sizes, kinds and words for levels there are; of the rows themselves only a
+    few examples are kept.
+    """
 
     def __init__(self, settings: AuditSettings) -> None:
         self.settings = settings
@@ -62,7 +66,7 @@ class Tally:
         self.chars = {label: Counter[int]() for label in labels}
         self.short_texts = {label: Noted() for label in labels}
         self.sizes = Counter[tuple[int, int]]()
-        self.small_photos, self.refused_photos, self.unknown_kinds = Noted(), Noted(), Noted()
+        self.small_photos, self.unknown_kinds = Noted(), Noted()
         self.wordings = Counter[tuple[str, RiskLevel]]()
         self.rows_by_table, self.bad_by_table, self.reasons = Counter[str](), Counter[str](), Counter[str]()
         self.bad_examples: dict[str, list[Example]] = {}
@@ -78,13 +82,14 @@ class Tally:
         self._add_photo(row, index)
 
     def _add_texts(self, row: PreparedRow, split: str, index: int) -> None:
+        texts = normalised_texts(row.report)
         for label, counts in self.chars.items():
-            length = len(normalise_text(row.report.texts.get(label, "")))
+            length = len(texts[label])
             counts[length] += 1
             if length < SHORT_TEXT:
                 self.short_texts[label].add(index)
         if self.settings.kind_label is not None:
-            kind = self.vocabulary.first(row.report.texts.get(self.settings.kind_label, ""))
+            kind = self.vocabulary.first(texts[self.settings.kind_label])
             self.kinds[kind, split, row.report.level] += 1
             if kind not in self.settings.kinds:
                 self.unknown_kinds.add(index)
@@ -95,8 +100,6 @@ class Tally:
         self.num_unchanged += row.photo.is_unchanged
         if min(row.photo.size) < SMALL_SIDE:
             self.small_photos.add(index)
-        if is_too_narrow(row.photo.size):
-            self.refused_photos.add(index)
 
     def add_bad(self, row: BadRow) -> None:
         """Count a row that is kept out."""
@@ -106,24 +109,25 @@ class Tally:
         if len(examples) < _BAD_PER_REASON:
             shown = excerpt(row.id), excerpt(row.table), excerpt(row.file), excerpt(f"{row.reason}: {row.message}")
             row_id, table, photo, note = shown
-            examples.append(Example(row.number, row_id, table, row.line, "", "", photo, (), note))
+            examples.append(Example(row.number, row_id, table, row.line, "", "", photo, {}, note))
 
 
-def facts_of(tally: Tally, log: RowLog, look_alikes: Sequence[Indices]) -> Facts:
-    """All numbers of the rows counted so far; `look_alikes` are clusters of indices in the log."""
+def facts_of(tally: Tally, log: RowLog, look_alikes: LookAlikes) -> Facts:
+    """All numbers of the rows counted so far; there must be at least one good row."""
+    runs = [*look_alikes.across_splits, *look_alikes.in_one_split]
     return Facts(
         rows=_row_facts(tally),
         levels=_level_facts(tally),
         kind_label=tally.settings.kind_label,
         kinds=_kind_facts(tally),
-        texts=tuple(_text_facts(label, chars, log) for label, chars in tally.chars.items() if chars),
+        texts=tuple(_text_facts(label, chars, log) for label, chars in tally.chars.items()),
         photos=_photo_facts(tally),
         groups=_group_facts(log),
         look_alikes=LookAlikeFacts(
-            num_clusters=len(look_alikes),
-            num_rows=sum(map(len, look_alikes)),
-            num_across_splits=sum(len(set(log.split_codes[rows])) > 1 for rows in look_alikes),
-            num_several_levels=sum(len(set(log.levels[rows])) > 1 for rows in look_alikes),
+            num_clusters=len(runs),
+            num_rows=sum(map(len, runs)),
+            num_across_splits=len(look_alikes.across_splits),
+            num_several_levels=len(look_alikes.of_several_levels),
         ),
     )
 
@@ -180,7 +184,7 @@ def _kind(kind: str, count: int, tally: Tally) -> KindFacts:
 
 
 def _text_facts(label: str, chars: Mapping[int, int], log: RowLog) -> TextFacts:
-    """What the log and the counted lengths say of a field; there must be at least one row."""
+    """What the log and the counted lengths say of a field."""
     firsts, counts = distinct_counts(log.field_keys(label))
     # argmax takes the first of equals, and firsts are in order: the same data always names the same text.
     best = int(np.argmax(counts))
@@ -201,14 +205,11 @@ def _group_facts(log: RowLog) -> GroupFacts | None:
     return GroupFacts(len(counts), largest, len(keys) - len(grouped))
 
 
-def _photo_facts(tally: Tally) -> PhotoFacts | None:
-    """What was counted of the photos, or None where there is none."""
-    sizes = tally.sizes
-    if not sizes:
-        return None
-    limits = tally.settings.image_min_pixels, tally.settings.image_max_pixels
+def _photo_facts(tally: Tally) -> PhotoFacts:
+    """What was counted of the photos."""
+    sizes, limits = tally.sizes, (tally.settings.image_min_pixels, tally.settings.image_max_pixels)
     tokens_of = {size: num_image_tokens(size, *limits) for size in sizes}
-    tokens = _summed((count, sizes[size]) for size, count in tokens_of.items() if count is not None)
+    tokens = _summed((count, sizes[size]) for size, count in tokens_of.items())
     commonest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:MOST_SIZES]
     return PhotoFacts(
         num_unchanged=tally.num_unchanged,
@@ -222,10 +223,9 @@ def _photo_facts(tally: Tally) -> PhotoFacts | None:
         },
         short_side=spread(_summed((min(size), count) for size, count in sizes.items())),
         kilopixels=spread(_summed((round(size[0] * size[1] / 1000), count) for size, count in sizes.items())),
-        tokens=spread(tokens) if tokens else None,
+        tokens=spread(tokens),
         token_histogram=histogram(tokens),
         num_tokens=sum(value * count for value, count in tokens.items()),
-        num_refused=tally.refused_photos.count,
     )
 
 

@@ -22,14 +22,6 @@ class Words:
 
 
 WORDS: Mapping[str, Words] = {
-    "no_rows": Words(
-        "No row is left",
-        "没有可用的数据行",
-        "All {of:,} rows were kept out, so there is nothing to train on.",
-        "{of:,} 行数据全部被隔离，无法用于训练。",
-        "See quarantine.jsonl for what is wrong with each row, and mend the table or its photos.",
-        "请查看 quarantine.jsonl 中每一行的原因，修正表格或照片后重新运行。",
-    ),
     "quarantined_rows": Words(
         "Rows were kept out",
         "部分数据行被隔离",
@@ -37,14 +29,6 @@ WORDS: Mapping[str, Words] = {
         "{of:,} 行中有 {count:,} 行（{share:.1%}）未进入数据集：{reasons_zh}。",
         "See quarantine.jsonl for what is wrong with each; mend the table or its photos and prepare again.",
         "原因逐行列在 quarantine.jsonl 中；修正表格或照片后重新运行 prepare。",
-    ),
-    "photos_too_narrow": Words(
-        "Photos that training refuses",
-        "照片过于狭长，训练时会被拒绝",
-        "{count:,} photo(s) have one side over 200 times the other once they are shrunk.",
-        "{count:,} 张照片缩小后长边超过短边的 200 倍。",
-        "Crop these photos, or remove their rows.",
-        "请裁剪这些照片，或删除对应的数据行。",
     ),
     "small_photos": Words(
         "Very small photos",

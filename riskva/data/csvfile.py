@@ -22,6 +22,8 @@ DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 """What may part cells, and what messages call it."""
 
 _CHUNK = 1 << 20
+# Byte order marks and blanks without width: programs leave them in headers, where nobody sees them.
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _FOREIGN_STARTS = {
     b"PK\x03\x04": "an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -178,7 +180,7 @@ def _header(path: Path, encoding: str, delimiter: str) -> tuple[str, ...]:
         raise DataError(f"{path}: the file is empty; expected a header row with the columns' names")
     if first.fault:
         raise DataError(f"{path}:{first.line}: the header is no CSV row: {first.fault}")
-    return tuple(cell.strip() for cell in first.cells)
+    return tuple(cell.strip().strip(_INVISIBLE).strip() for cell in first.cells)
 
 
 def _rows(path: Path, encoding: str, delimiter: str, width: int = 0) -> Iterator[CsvRow]:
@@ -196,7 +198,8 @@ def _rows(path: Path, encoding: str, delimiter: str, width: int = 0) -> Iterator
             except csv.Error as error:
                 if _lost_the_rest(error):
                     raise DataError(
-                        f"{path}:{line}: a quoted cell that begins in this row does not end ({error}); close the quote"
+                        f"{path}:{line}: a quoted cell that begins in this row does not end, or a cell is over "
+                        f"128 KB long ({error}); close the quote"
                     ) from error
                 row = CsvRow((), line, reader.line_num, str(error))
             if width > 2 and _swallowed_rows(lines, width, delimiter):

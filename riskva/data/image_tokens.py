@@ -13,15 +13,13 @@ PIXELS_PER_TOKEN_SIDE = 28
 """A patch is 14 pixels wide and high, and two by two patches become one token."""
 
 
-def is_too_narrow(size: tuple[int, int]) -> bool:
-    """Whether the rule refuses a photo of this size: one side is over 200 times the other."""
-    return max(size) > MAX_ASPECT_RATIO * min(size)
+def num_image_tokens(size: tuple[int, int], min_pixels: int, max_pixels: int) -> int:
+    """Tokens that a photo of `size` (width, height) becomes within these limits.
 
-
-def num_image_tokens(size: tuple[int, int], min_pixels: int, max_pixels: int) -> int | None:
-    """Tokens that a photo of `size` (width, height) becomes within these limits; None where the rule refuses it."""
-    if is_too_narrow(size):
-        return None
+    Raises `ValueError` for one that transformers refuses: a side is over 200 times the other.
+    """
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise ValueError(f"{size[0]} x {size[1]} px: one side is over {MAX_ASPECT_RATIO} times the other")
     width, height = (round(side / PIXELS_PER_TOKEN_SIDE) for side in size)
     pixels = width * height * PIXELS_PER_TOKEN_SIDE**2
     if pixels > max_pixels:

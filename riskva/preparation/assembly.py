@@ -10,13 +10,14 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from riskva import __version__
-from riskva.audit.builder import Audit, AuditBuilder, AuditSettings
+from riskva.audit.builder import Audit, AuditBuilder
+from riskva.audit.facts import AuditSettings
 from riskva.audit.page import render_audit
 from riskva.console import progress
 from riskva.data.conversation import Conversation, Photo
@@ -27,10 +28,12 @@ from riskva.data.parallel import num_cores, ordered_map
 from riskva.data.registry import prepared_entry
 from riskva.errors import AuditError
 from riskva.files import write_json, write_whole
+from riskva.preparation.conversations import to_conversation
 from riskva.preparation.finished_parts import FinishedPart, find_row, rows_in_order
 from riskva.preparation.index import Index, index_rows, split_rows
 from riskva.preparation.pieces import PieceRow
 from riskva.preparation.quarantine import judge, list_bad_rows
+from riskva.preparation.recipe_readings import prompt_of, recorded, report_format_of, split_names
 from riskva.preparation.staging import AUDIT_NAME, AUDIT_PAGE_NAME, QUARANTINE_NAME, Staging
 from riskva.preparation.writers import (
     ParquetForm,
@@ -42,34 +45,10 @@ from riskva.preparation.writers import (
     write_parquet,
 )
 from riskva.recipe import PrepareRecipe, num_bytes
-from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, ReportFormat, default_question
-from riskva.tables.records import PreparedRow, Prompt, make_prompt, to_conversation
+from riskva.tables.records import PreparedRow
 from riskva.vocabulary import KINDS
 
-HOW_TO_RUN = frozenset(
-    {"preprocessing_num_workers", "overwrite_output_dir", "preview", "preview_rows", "output_dir", "shard"}
-)
-"""Keys that say how to run, not what to make: the same data set comes out whatever they are."""
-
 _THUMBNAIL_PIXELS = 240
-
-
-def report_format_of(recipe: PrepareRecipe) -> ReportFormat:
-    """The recipe's report form, or the default one."""
-    return recipe.report_format() or DEFAULT_FORMAT
-
-
-def prompt_of(recipe: PrepareRecipe) -> Prompt:
-    """What a photo is asked. Raises `RecipeError` for a question with more than one `<image>` mark."""
-    return make_prompt(
-        DEFAULT_SYSTEM_PROMPT if recipe.system_prompt is None else recipe.system_prompt,
-        default_question(report_format_of(recipe)) if recipe.question is None else recipe.question,
-    )
-
-
-def split_names(recipe: PrepareRecipe) -> list[str]:
-    """The splits that may come out; with shares, those whose share is not 0."""
-    return [name for name, share in recipe.split.items() if share > 0 or recipe.split_column is not None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +63,7 @@ class Assembled:
 
 
 def assemble(parts: Sequence[FinishedPart], recipe: PrepareRecipe, staging: Staging) -> Assembled:
-    """Make the data set of all parts and put it in its place.
+    """Make the data set of all parts and put it in its place; then the parts, which the caller has locked, go.
 
     Raises `TooManyBadRowsError` above `max_bad_share`, and `AuditError` when the audit finds errors and is strict; both
     leave a list or a page that says what is wrong, and a data set that stood there as it was.
@@ -104,16 +83,13 @@ def assemble(parts: Sequence[FinishedPart], recipe: PrepareRecipe, staging: Stag
         with write_whole(staging.folder / AUDIT_PAGE_NAME) as stream:
             stream.write(page)
         staging.publish(_manifest(parts[0], index, files, photos, recipe), _registry(files, recipe))
+        staging.clear(part.part for part in parts)
     return Assembled(files, photos, audit, index, splits)
 
 
 def _key(index: Index, recipe: PrepareRecipe) -> str:
-    made = {"version": __version__, "rows": index.digest, "recipe": _recorded(recipe)}
+    made = {"version": __version__, "rows": index.digest, "recipe": recorded(recipe)}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-
-
-def _recorded(recipe: PrepareRecipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude=set(HOW_TO_RUN))
 
 
 def _audit(parts: Sequence[FinishedPart], index: Index, splits: Sequence[str], recipe: PrepareRecipe) -> Audit:
@@ -126,14 +102,27 @@ def _audit(parts: Sequence[FinishedPart], index: Index, splits: Sequence[str], r
         title=recipe.dataset_name,
         tables=tuple((one.name, one.label) for one in parts[0].tables),
     )
-    builder, in_order = AuditBuilder(settings), iter(splits)
+    builder, in_order, names = AuditBuilder(settings), iter(splits), _GroupNames(recipe)
     for one in rows_in_order(parts):
         if isinstance(one.row, PreparedRow):
-            builder.add(one.row, next(in_order))
+            builder.add(replace(one.row, group=names.shown(one.row.group)), next(in_order))
         else:
             builder.add_bad(one.row)
     clusters = [[index.numbers[position] for position in cluster] for cluster in index.look_alikes]
     return builder.finish(clusters, lambda number: _thumbnail(find_row(parts, number)))
+
+
+class _GroupNames:
+    """What the audit calls groups: by their names, or by numbers where those come from text that may be cut off."""
+
+    def __init__(self, recipe: PrepareRecipe) -> None:
+        self._are_private = recipe.group_pattern is not None or recipe.group_by in recipe.strip_patterns
+        self._numbers: dict[str, int] = {}
+
+    def shown(self, group: str | None) -> str | None:
+        if group is None or not self._are_private:
+            return group
+        return f"#{self._numbers.setdefault(group, len(self._numbers) + 1)}"
 
 
 def _thumbnail(row: PieceRow) -> bytes:
@@ -234,7 +223,7 @@ def _manifest(
             SourceTable(one.path, one.sha256, one.label, rows=index.rows_by_table[one.name], bad_rows=bad[one.name])
             for one in part.tables
         ),
-        recipe=_recorded(recipe),
+        recipe=recorded(recipe),
         report_format=report_format_of(recipe),
         system_prompt=prompt.system,
         question=prompt.question,
@@ -247,7 +236,10 @@ def _registry(files: Mapping[str, Sequence[WrittenFile]], recipe: PrepareRecipe)
     images = BASE64_COLUMN if recipe.image_encoding == "base64" else "images"
     return {
         f"{recipe.dataset_name}_{split}": prepared_entry(
-            written[0].name if len(written) == 1 else f"{split}-*-of-{len(written):05d}.parquet", images
+            written[0].name
+            if len(written) == 1
+            else f"{split}-[0-9][0-9][0-9][0-9][0-9]-of-{len(written):05d}.parquet",
+            images,
         )
         for split, written in files.items()
     }

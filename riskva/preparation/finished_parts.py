@@ -17,13 +17,18 @@ from riskva.preparation.pieces import PART_NAME, PieceFolder, PieceRow
 
 
 @dataclass(frozen=True)
-class TableFacts:
+class SourceFile:
     """A table that rows were read from: what rows call it, where it lies, its SHA-256, and how it was read."""
 
     name: str
     path: str
     sha256: str
     label: str
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes it the same table, wherever it lies."""
+        return self.name, self.sha256, self.label
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class FinishedPart:
     num_pieces: int
     num_rows: int
     recipe: Mapping[str, Any]
-    tables: tuple[TableFacts, ...]
+    tables: tuple[SourceFile, ...]
     columns: tuple[str, ...]
 
     def save(self) -> None:
@@ -49,15 +54,9 @@ def read_parts(work: Path) -> list[FinishedPart]:
 
     Raises `MissingDataError` when one is missing or unfinished, and `DataError` when they do not belong together.
     """
-    folders = sorted(path for path in work.glob("part-*-of-*") if path.is_dir())
-    if not folders:
-        raise MissingDataError(f"{work.parent}: no parts to merge; run `stage: prepare` with shard=0/N … first")
-    unfinished = [path.name for path in folders if not (path / PART_NAME).is_file()]
-    if unfinished:
-        raise MissingDataError(
-            f"{work.parent}: not finished: {', '.join(unfinished)}; run those parts of prepare again"
-        )
-    parts = [_read(path) for path in folders]
+    found = {part: path for path in work.glob("part-*") if (part := Part.of_folder(path.name))}
+    _check_complete(found, work.parent)
+    parts = [_read(path) for _, path in sorted(found.items(), key=lambda item: item[0].index)]
     _check_together(parts, work.parent)
     return parts
 
@@ -91,31 +90,47 @@ def find_row(parts: Sequence[FinishedPart], number: int) -> PieceRow:
 
 
 def _read(path: Path) -> FinishedPart:
-    facts = json.loads((path / PART_NAME).read_text(encoding="utf-8"))
+    try:
+        facts = json.loads((path / PART_NAME).read_text(encoding="utf-8"))
+        return _from_json(path, facts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path / PART_NAME}: damaged ({error!r}); run this part of prepare again") from error
+
+
+def _from_json(path: Path, facts: Mapping[str, Any]) -> FinishedPart:
     return FinishedPart(
         Part(**facts["part"]),
         PieceFolder(path, facts["key"]),
         facts["num_pieces"],
         facts["num_rows"],
         facts["recipe"],
-        tuple(TableFacts(**one) for one in facts["tables"]),
+        tuple(SourceFile(**one) for one in facts["tables"]),
         tuple(facts["columns"]),
     )
 
 
-def _check_together(parts: Sequence[FinishedPart], output_dir: Path) -> None:
-    counts = {part.part.count for part in parts}
+def _check_complete(found: Mapping[Part, Path], output_dir: Path) -> None:
+    if not found:
+        raise MissingDataError(f"{output_dir}: no parts to merge; run `stage: prepare` with shard=0/N … first")
+    counts = {part.count for part in found}
     if len(counts) > 1:
         raise DataError(
             f"{output_dir}: parts of {' and of '.join(map(str, sorted(counts)))}; remove the folders that do not "
-            f"belong from {parts[0].folder.path.parent}"
+            f"belong from {next(iter(found.values())).parent}"
         )
-    missing = sorted(set(range(min(counts))) - {part.part.index for part in parts})
-    if missing:
-        named = ", ".join(f"{index}/{min(counts)}" for index in missing)
-        raise MissingDataError(
-            f"{output_dir}: parts are missing: {named}; run prepare with shard={missing[0]}/{min(counts)}"
-        )
+    (count,) = counts
+    missing = [f"{index}/{count}" for index in range(count) if Part(index, count) not in found]
+    unfinished = [f"{part.index}/{count}" for part, path in found.items() if not (path / PART_NAME).is_file()]
+    if missing or unfinished:
+        said = [
+            *([f"parts are missing: {', '.join(missing)}"] if missing else []),
+            *([f"parts are not finished: {', '.join(sorted(unfinished))}"] if unfinished else []),
+        ]
+        first = (*missing, *unfinished)[0]
+        raise MissingDataError(f"{output_dir}: {'; '.join(said)}; run prepare with shard={first} and the others")
+
+
+def _check_together(parts: Sequence[FinishedPart], output_dir: Path) -> None:
     for part in parts[1:]:
         differing = _differences(parts[0], part)
         if differing:
@@ -126,9 +141,9 @@ def _check_together(parts: Sequence[FinishedPart], output_dir: Path) -> None:
 
 
 def _differences(one: FinishedPart, other: FinishedPart) -> str:
-    if one.tables != other.tables:
+    if [table.identity for table in one.tables] != [table.identity for table in other.tables]:
         return "other tables, or tables that have changed"
     keys = [key for key in one.recipe if one.recipe[key] != other.recipe.get(key)]
     if keys:
         return ", ".join(f"{key} {one.recipe[key]!r} and {other.recipe.get(key)!r}" for key in keys)
-    return "" if one.folder.key == other.folder.key else "another version of RisKVA, or another photo folder"
+    return "" if one.folder.key == other.folder.key else "another photo folder, or other versions of RisKVA or Pillow"

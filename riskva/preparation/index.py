@@ -8,19 +8,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from riskva.audit.rows import texts_digest
 from riskva.preparation.duplicates import join_units, look_alikes
 from riskva.preparation.pieces import PieceRow
 from riskva.preparation.splits import assign_splits
 from riskva.recipe import PrepareRecipe
 from riskva.report import RiskLevel
-from riskva.tables.records import BadRow, PreparedRow
+from riskva.tables.records import BadRow, GoodRow, PreparedRow
 
 
 @dataclass
 class Index:
     """Good rows in the order of the tables, each at a position from 0, and the bad rows.
 
-    `digest` stands for all that is known of all rows.
+    `num_bytes` and `hashes` are those of the photos; an index made before the photos were opened has none. `digest`
+    stands for all that is known of all rows.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -29,7 +31,7 @@ class Index:
     splits: list[str | None] = field(default_factory=list)
     num_bytes: list[int] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
-    texts: list[bytes] = field(default_factory=list)
+    texts: list[int] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     rows_by_table: Counter[str] = field(default_factory=Counter)
     digest: str = ""
@@ -47,35 +49,35 @@ class Index:
     @property
     def identical_texts(self) -> list[list[int]]:
         """Clusters of positions whose reports have the same texts, whatever their levels."""
-        positions: dict[bytes, list[int]] = {}
+        positions: dict[int, list[int]] = {}
         for position, text in enumerate(self.texts):
             positions.setdefault(text, []).append(position)
         return [cluster for cluster in positions.values() if len(cluster) > 1]
+
+    def add(self, row: GoodRow | BadRow) -> None:
+        """Append a row, the next in the order of the tables."""
+        self.rows_by_table[row.table] += 1
+        if isinstance(row, BadRow):
+            self.bad.append(row)
+            return
+        self.numbers.append(row.number)
+        self.levels.append(row.report.level)
+        self.groups.append(row.group)
+        self.splits.append(row.split)
+        self.texts.append(texts_digest(row.report))
+        if isinstance(row, PreparedRow):
+            self.num_bytes.append(row.photo.num_bytes)
+            self.hashes.append(row.photo.perceptual_hash)
 
 
 def index_rows(rows: Iterable[PieceRow]) -> Index:
     """The index of all rows."""
     index, digest = Index(), hashlib.sha256()
     for one in rows:
-        index.rows_by_table[one.row.table] += 1
+        index.add(one.row)
         digest.update(repr(one.row).encode())
-        if isinstance(one.row, BadRow):
-            index.bad.append(one.row)
-        else:
-            _add(one.row, index)
     index.digest = digest.hexdigest()
     return index
-
-
-def _add(row: PreparedRow, index: Index) -> None:
-    index.numbers.append(row.number)
-    index.levels.append(row.report.level)
-    index.groups.append(row.group)
-    index.splits.append(row.split)
-    index.num_bytes.append(row.photo.num_bytes)
-    index.hashes.append(row.photo.perceptual_hash)
-    texts = "\0".join(row.report.texts.values())
-    index.texts.append(hashlib.blake2b(texts.encode(), digest_size=8).digest())
 
 
 def split_rows(index: Index, recipe: PrepareRecipe) -> list[str]:

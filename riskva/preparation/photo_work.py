@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
@@ -13,60 +12,29 @@ from riskva.data.parallel import num_cores, ordered_map
 from riskva.errors import ImageError
 from riskva.preparation.parts import Part
 from riskva.preparation.pieces import DoneRow, PieceFolder, file_state, in_pieces
+from riskva.preparation.survey import Survey
 from riskva.recipe import PrepareRecipe
 from riskva.tables.records import BadRow, DefectRecord, PreparedRow, StoredPhoto
 
 
-@dataclass(frozen=True)
-class Backlog:
-    """What is to be done: rows of all tables, how many of them are this part's, and the pieces that stand already."""
-
-    num_rows: int
-    num_own: int
-    num_to_do: int
-    num_pieces: int
-    finished_pieces: frozenset[int]
-
-
-def find_backlog(rows: Iterable[DefectRecord | BadRow], part: Part, folder: PieceFolder) -> Backlog:
-    """Count the rows, and look which pieces a former run of the same work has finished."""
-    num_rows = num_own = num_done = 0
-    finished = set[int]()
-
-    def own() -> Iterator[DefectRecord | BadRow]:
-        nonlocal num_rows
-        for row in rows:
-            num_rows += 1
-            if part.holds(row):
-                yield row
-
-    number = -1
-    for number, piece in enumerate(in_pieces(own())):
-        num_own += len(piece)
-        if folder.holds(number, piece):
-            finished.add(number)
-            num_done += len(piece)
-    return Backlog(num_rows, num_own, num_own - num_done, number + 1, frozenset(finished))
-
-
 def work_off(
-    rows: Iterable[DefectRecord | BadRow], part: Part, folder: PieceFolder, backlog: Backlog, recipe: PrepareRecipe
+    rows: Iterable[DefectRecord | BadRow], part: Part, folder: PieceFolder, survey: Survey, recipe: PrepareRecipe
 ) -> None:
     """Prepare the part's rows that are still to do, several photos at a time, piece by piece."""
     folder.open()
-    if backlog.finished_pieces:
-        note(f"going on: {backlog.num_own - backlog.num_to_do} of {backlog.num_own} rows stand in {folder.path}")
+    if survey.finished_pieces:
+        note(f"going on: {survey.num_done} of {survey.num_own} rows stand in {folder.path}")
 
     def to_do() -> Iterator[tuple[int, DefectRecord | BadRow]]:
         for number, piece in enumerate(in_pieces(row for row in rows if part.holds(row))):
-            if number not in backlog.finished_pieces:
+            if number not in survey.finished_pieces:
                 yield from ((number, row) for row in piece)
 
     def work(item: tuple[int, DefectRecord | BadRow]) -> tuple[int, DoneRow]:
         return item[0], prepare_row(item[1], recipe)
 
     done = ordered_map(work, to_do(), recipe.preprocessing_num_workers or num_cores())
-    shown = progress(done, backlog.num_to_do, "prepare", "row")
+    shown = progress(done, survey.num_own - survey.num_done, "prepare", "row")
     for number, piece in groupby(shown, key=itemgetter(0)):
         with folder.writing(number) as writer:
             for _, row in piece:

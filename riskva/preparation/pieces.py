@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,12 +17,15 @@ from typing import IO, Any
 from riskva.data.conversation import Photo
 from riskva.data.paths import is_file
 from riskva.errors import DataError
-from riskva.files import write_json, write_whole
+from riskva.files import remove_folder, write_json, write_whole
 from riskva.report import RiskLevel, RiskReport
 from riskva.tables.records import BadRow, DefectRecord, PreparedRow, StoredPhoto
 
 ROWS_PER_PIECE = 256
 """How much work a killed run loses at most."""
+
+PICTURE_BYTES_PER_PIECE = 64 << 20
+"""Of pictures that stand in the tables: the rows of a piece are held in memory."""
 
 PART_NAME = "part.json"
 
@@ -74,6 +76,8 @@ class PieceRow:
                 f"{path}: {photo.name} cannot be read again ({error.strerror}); run prepare again"
             ) from error
         if hashlib.sha256(data).hexdigest() != photo.sha256:
+            # Its file shows no change, or the piece would not have counted: without it, the next run does it again.
+            self.photos.with_suffix(".jsonl").unlink(missing_ok=True)
             raise DataError(
                 f"{path}: {photo.name} has changed while the data set was being prepared; run prepare again"
             )
@@ -90,17 +94,28 @@ class PieceFolder:
     def open(self) -> None:
         """Make the folder this key's, and unfinished: what was made under another key is removed."""
         if not self._is_current:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_folder(self.path)
             with write_whole(self._key_file) as stream:
                 stream.write(self.key)
         (self.path / PART_NAME).unlink(missing_ok=True)
 
     def holds(self, number: int, rows: Sequence[DefectRecord | BadRow]) -> bool:
-        """Whether piece `number` is there, whole, of just these rows, and their photos are still the same files."""
-        if not self._is_current or not self._facts(number).is_file():
+        """Whether piece `number` is there, whole, of just these rows, and their photos are still the same files.
+
+        A photo that could not be read is tried again: what was amiss may have been mended elsewhere than in its file.
+        """
+        if not (self._is_current and self._facts(number).is_file() and self._photos(number).is_file()):
             return False
-        there = [json.loads(line) for line in self._facts(number).read_text(encoding="utf-8").splitlines()]
-        return len(there) == len(rows) and all(_is_of(one, row) for one, row in zip(there, rows, strict=True))
+        try:
+            there = list(self._lines(number))
+        except DataError:
+            return False
+        ends = [one["offset"] + one["photo"]["num_bytes"] for one in there if "offset" in one]
+        return (
+            len(there) == len(rows)
+            and all(_is_of(one, row) for one, row in zip(there, rows, strict=True))
+            and self._photos(number).stat().st_size == max(ends, default=0)
+        )
 
     @contextmanager
     def writing(self, number: int) -> Iterator[PieceWriter]:
@@ -120,9 +135,8 @@ class PieceFolder:
 
     def piece(self, number: int) -> Iterator[PieceRow]:
         """The rows of one piece."""
-        with self._facts(number).open(encoding="utf-8") as stream:
-            for line in stream:
-                yield _from_json(json.loads(line), self._photos(number))
+        for line in self._lines(number):
+            yield _from_json(line, self._photos(number))
 
     def first_number(self, piece: int) -> int:
         """The number of the first row of a piece."""
@@ -135,6 +149,15 @@ class PieceFolder:
     @property
     def _is_current(self) -> bool:
         return self._key_file.is_file() and self._key_file.read_text(encoding="ascii") == self.key
+
+    def _lines(self, number: int) -> Iterator[dict[str, Any]]:
+        path = self._facts(number)
+        try:
+            with path.open(encoding="utf-8", newline="\n") as stream:
+                for line in stream:
+                    yield json.loads(line)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: damaged ({error}); run this part of prepare again") from error
 
     def _facts(self, number: int) -> Path:
         return self.path / f"piece-{number:05d}.jsonl"
@@ -160,13 +183,15 @@ class PieceWriter:
 
 
 def in_pieces(rows: Iterable[DefectRecord | BadRow]) -> Iterator[list[DefectRecord | BadRow]]:
-    """The rows of a part, divided into what one piece holds."""
+    """The rows of a part, divided into what one piece holds; fewer rows where the tables hold large pictures."""
     piece: list[DefectRecord | BadRow] = []
+    num_bytes = 0
     for row in rows:
         piece.append(row)
-        if len(piece) == ROWS_PER_PIECE:
+        num_bytes += len(row.photo.data or b"") if isinstance(row, DefectRecord) else 0
+        if len(piece) == ROWS_PER_PIECE or num_bytes >= PICTURE_BYTES_PER_PIECE:
             yield piece
-            piece = []
+            piece, num_bytes = [], 0
     if piece:
         yield piece
 
@@ -176,6 +201,8 @@ def _is_of(there: Mapping[str, Any], row: DefectRecord | BadRow) -> bool:
         return False
     if isinstance(row, BadRow):
         return bool(there.get("reason") == row.reason)
+    if "reason" in there:
+        return False
     state = file_state(row.photo)
     return bool(there["state"] == (None if state is None else list(state)))
 

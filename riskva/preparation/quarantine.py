@@ -24,7 +24,7 @@ def list_bad_rows(bad: Sequence[BadRow], path: Path) -> None:
 
 def judge(bad: Sequence[BadRow], num_rows: int, max_bad_share: float, path: Path | None = None) -> None:
     """Raise `TooManyBadRowsError` when there are too many bad rows to go on, and list them in `path`, if given."""
-    if len(bad) < num_rows and len(bad) <= max_bad_share * num_rows:
+    if len(bad) < num_rows and len(bad) <= max_bad_share * num_rows + 1e-9:  # 0.29 * 100 is 28.999…
         return
     if path is not None:
         list_bad_rows(bad, path)

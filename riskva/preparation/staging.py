@@ -7,7 +7,6 @@ set is in its place.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from riskva.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from riskva.data.registry import REGISTRY_NAME
 from riskva.errors import OutputFolderError
-from riskva.files import write_json, write_whole
+from riskva.files import remove_folder, write_json, write_whole
 from riskva.preparation.parts import Part
 
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -46,13 +45,17 @@ class Staging:
         """Where the data set's files are built."""
         self._check_is_folder()
         self._former = set(_listed(output_dir))
-        # The registry comes last, so without it what a killed run has put in place is no data set yet.
-        is_whole = (output_dir / REGISTRY_NAME).exists() or not self.folder.is_dir()
-        self._unfinished = set[str]() if is_whole else {*_listed(self.folder), *self._former, MANIFEST_NAME}
+        self._unfinished = self._half_published()
         self._refuse_names_outside()
         if not overwrite:
             self._refuse_content()
         self.refuse_clashes(expected)
+
+    def _half_published(self) -> set[str]:
+        """What a run that was killed while it published may have put in place; its registry would have come last."""
+        if (self.output_dir / REGISTRY_NAME).exists() or not (self.folder / REGISTRY_NAME).exists():
+            return set()
+        return {*(_listed(self.folder) or _listed(self.output_dir)), MANIFEST_NAME}
 
     def failure_path(self, name: str) -> Path:
         """Where a run that fails describes itself: `name`, with `.failed` in it where a data set stands already."""
@@ -67,7 +70,8 @@ class Staging:
     def locked(self, what: str) -> Iterator[None]:
         """Nobody else works on `what` (a part's name, or `set`) while the block runs.
 
-        Raises `OutputFolderError` while another process does.
+        When nothing has come of the work, no trace of it is left. Raises `OutputFolderError` while another process is
+        at it.
         """
         self.work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.work / f"{what}.lock")
@@ -78,7 +82,11 @@ class Staging:
         try:
             yield
         finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
+            for folder in (self.work, self.output_dir):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def begin(self, key: str) -> None:
         """Ready `folder` for the data set that `key` stands for: files of that key that are whole are kept.
@@ -93,10 +101,11 @@ class Staging:
         self._remove_from_output(self._unfinished)
         kept = self.folder / "key"
         if not kept.is_file() or kept.read_text(encoding="ascii") != key:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
             with write_whole(kept) as stream:
                 stream.write(key)
-        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+        for name in (REGISTRY_NAME, MANIFEST_NAME):
+            (self.folder / name).unlink(missing_ok=True)
 
     def publish(self, manifest: Manifest, registry: Mapping[str, Any]) -> None:
         """Put the files that `manifest` names in place, what describes them, the manifest, then the registry."""
@@ -112,7 +121,14 @@ class Staging:
             (self.folder / name).replace(self.output_dir / name)
         for name in (*_DESCRIPTIONS, MANIFEST_NAME, REGISTRY_NAME):
             (self.folder / name).replace(self.output_dir / name)
-        shutil.rmtree(self.work)
+
+    def clear(self, parts: Iterable[Part]) -> None:
+        """Remove the pieces of these parts and what is left of the work, but not other parts that lie there.
+
+        Only for who has locked them all.
+        """
+        for folder in (*map(self.part_folder, parts), self.folder):
+            remove_folder(folder)
 
     @property
     def _own(self) -> set[str]:
@@ -120,8 +136,18 @@ class Staging:
         return {*_DESCRIPTIONS, WORK_FOLDER} | self._unfinished | self._former | registry
 
     def _check_is_folder(self) -> None:
-        if self.output_dir.exists() and not self.output_dir.is_dir():
-            raise OutputFolderError(f"{self.output_dir}: output_dir is a file; name a folder")
+        try:
+            real = self.output_dir.resolve(strict=False)
+            there = next(one for one in (real, *real.parents) if one.exists())
+        except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+            raise OutputFolderError(f"{self.output_dir}: output_dir cannot be made ({error}); name another") from error
+        if not there.is_dir():
+            what = "is a file" if there == real else f"lies below {there}, which is a file"
+            raise OutputFolderError(f"{self.output_dir}: output_dir {what}; name a folder")
+        if self.output_dir.is_symlink() and not self.output_dir.exists():
+            raise OutputFolderError(f"{self.output_dir}: output_dir is a link to nothing; make the folder it leads to")
+        if self.work.is_symlink() or (self.work.exists() and not self.work.is_dir()):
+            raise OutputFolderError(f"{self.work}: something else bears this name, which prepare needs; remove it")
 
     def _refuse_content(self) -> None:
         unfinished = {name.split("/")[0] for name in self._unfinished}

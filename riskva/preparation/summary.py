@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from riskva.preparation.assembly import Assembled, split_names
+from riskva.audit.facts import train_split
+from riskva.preparation.assembly import Assembled
 from riskva.preparation.quarantine import bad_lines
+from riskva.preparation.recipe_readings import split_names
 from riskva.preparation.staging import AUDIT_PAGE_NAME
 from riskva.recipe import PrepareRecipe
 from riskva.report import RiskLevel
@@ -15,10 +17,7 @@ from riskva.report import RiskLevel
 
 def summary(made: Assembled, recipe: PrepareRecipe, output_dir: Path) -> Iterator[str]:
     """Rows by split and level, bad rows, files, what the audit found, and the command that comes next."""
-    counts = {name: Counter[RiskLevel]() for name in split_names(recipe)}
-    for split, level in zip(made.splits, made.index.levels, strict=True):
-        counts[split][level] += 1
-    yield from level_lines(counts)
+    yield from level_lines(levels_by_split(made.splits, made.index.levels, split_names(recipe)))
     yield from bad_lines(made.index.bad, made.index.num_rows)
     for split, files in made.files.items():
         for one in files:
@@ -28,6 +27,16 @@ def summary(made: Assembled, recipe: PrepareRecipe, output_dir: Path) -> Iterato
         yield f"{len(made.photos)} photos beside them, {sum(one.bytes for one in made.photos) / 1e6:.2f} MB"
     yield from _audit_lines(made, output_dir)
     yield f"next: riskva-run recipes/sft_lora.yaml dataset_dir={output_dir}{_dataset_keys(recipe, list(made.files))}"
+
+
+def levels_by_split(
+    splits: Sequence[str], levels: Sequence[RiskLevel], names: Sequence[str]
+) -> dict[str, Counter[RiskLevel]]:
+    """How many rows of each level each of the splits called `names` has, given every row's split and level."""
+    counts = {name: Counter[RiskLevel]() for name in names}
+    for split, level in zip(splits, levels, strict=True):
+        counts[split][level] += 1
+    return counts
 
 
 def level_lines(levels: Mapping[str, Counter[RiskLevel]]) -> Iterator[str]:
@@ -59,4 +68,4 @@ def _dataset_keys(recipe: PrepareRecipe, splits: Sequence[str]) -> str:
     if recipe.dataset_name == "building_defect" and {"train", "val"} <= set(splits):
         return ""
     evaluation = f"eval_dataset={recipe.dataset_name}_val" if "val" in splits else "eval_dataset=null eval_strategy=no"
-    return f" dataset={recipe.dataset_name}_{splits[0]} {evaluation}"
+    return f" dataset={recipe.dataset_name}_{train_split(splits)} {evaluation}"

@@ -1,6 +1,6 @@
 """Conversations into files: JSONL with a folder of photos, or Parquet with the photos inside. Both stream.
 
-A file takes its name when it is whole; memory holds no more than one Parquet row group.
+A file takes its name when it is whole. Of photos memory holds no more than one Parquet row group, of rows their names.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PHOTO_FOLDER = "images"
 OWN_COLUMNS = ("id", "messages", "images", BASE64_COLUMN)
 """Columns that prepared rows have of themselves; a table's columns of these names would clash."""
 
+# In bytes; file systems allow 255, and a number may have to be added.
+_LONGEST_NAME = 240
+
 # A reader that jumps about reads a whole group for each row, so groups are kept small.
 ROWS_PER_GROUP = 64
 BYTES_PER_GROUP = 2 << 20
@@ -41,17 +44,33 @@ class PhotoNames:
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
+        self._folders: set[str] = set()
+        self._next_numbers: dict[str, int] = {}
+        self._renamed: dict[tuple[str, str], PurePosixPath] = {}
 
     def name(self, photo: StoredPhoto, row_number: int) -> str:
         """The name of `photo`; the same source file always gets the same one, and a re-encoded one ends in .jpg."""
         path = _stored_path(photo.name, photo.is_unchanged)
         # A picture that stands in the table itself belongs to its row alone.
         owner = f"row {row_number}" if photo.source is None else str(photo.source)
-        name, number = path, 1
-        while self._owners.setdefault(str(name).lower(), owner) != owner:
-            number += 1
+        if any(_key(parent) in self._owners for parent in path.parents):
+            path = PurePosixPath(PHOTO_FOLDER, "_".join(path.parts[1:]))  # a file bears the name of its folder
+        name = self._renamed.get((_key(path), owner), path)
+        while not self._is_free(name, owner):
+            number = self._next_numbers.get(_key(path), 2)
+            self._next_numbers[_key(path)] = number + 1
             name = path.with_stem(f"{path.stem}-{number}")
+            self._renamed[_key(path), owner] = name
+        self._owners[_key(name)] = owner
+        self._folders.update(_key(parent) for parent in name.parents)
         return str(name)
+
+    def _is_free(self, name: PurePosixPath, owner: str) -> bool:
+        return self._owners.get(_key(name), owner) == owner and _key(name) not in self._folders
+
+
+def _key(path: PurePosixPath) -> str:
+    return str(path).lower()
 
 
 def certain_name(photo_name: str) -> str | None:
@@ -62,9 +81,12 @@ def certain_name(photo_name: str) -> str | None:
 
 def _stored_path(photo_name: str, is_unchanged: bool) -> PurePosixPath:
     path = PurePosixPath(photo_name)
-    if path.parts[0] != PHOTO_FOLDER:
+    if len(path.parts) == 1 or path.parts[0] != PHOTO_FOLDER:
         path = PurePosixPath(PHOTO_FOLDER, *path.parts)
-    return path if is_unchanged else path.with_suffix(".jpg")
+    path = path if is_unchanged else path.with_suffix(".jpg")
+    while len(path.name.encode()) > _LONGEST_NAME:
+        path = path.with_stem(path.stem[:-1])
+    return path
 
 
 class PhotoFolder:
@@ -94,10 +116,11 @@ class PhotoFolder:
 
 
 def _link(source: Path, path: Path) -> None:
+    original = source.resolve()  # a link to a link would lead elsewhere from here
     try:
-        os.link(source, path)
+        os.link(original, path)
     except OSError:
-        path.symlink_to(source.resolve())
+        path.symlink_to(original)
 
 
 def write_jsonl(path: Path, conversations: Iterable[Conversation], encoding: ImageEncoding) -> WrittenFile:

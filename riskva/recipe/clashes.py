@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from riskva.errors import ReportError
-from riskva.report import LEVEL_LABELS, ReportField, ReportFormat
+from riskva.errors import RecipeError, ReportError
+from riskva.level_names import level_names_from
+from riskva.report import ReportField, ReportFormat
+from riskva.vocabulary import Vocabulary
 
 Values = Mapping[str, Any]
 
@@ -45,9 +47,7 @@ def prepare_clashes(values: Values) -> Iterator[Clash]:
     """Splits that cannot be, patterns and levels that mean nothing, and what a run without `preview` needs."""
     yield from _split_clashes(values)
     yield from _pattern_clashes(values)
-    for wording, label in (values.get("level_names") or {}).items():
-        if label is not None and label not in LEVEL_LABELS:
-            yield Clash(("level_names",), f"{wording}: {label!r} is none of {', '.join(LEVEL_LABELS)}")
+    yield from _word_clashes(values)
     if "preview" in values and values["preview"] is None:
         for key in ("csv_path", "image_base_path", "output_dir"):
             if not values.get(key, True):
@@ -62,6 +62,20 @@ def _split_clashes(values: Values) -> Iterator[Clash]:
     for name in split or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             yield Clash(("split",), f"{name!r} cannot be the name of a split; use letters, digits, _ and -")
+        elif name.lower() == "quarantine":
+            yield Clash(("split",), f"{name!r} cannot be the name of a split: bad rows are listed under it")
+
+
+def _word_clashes(values: Values) -> Iterator[Clash]:
+    checks: tuple[tuple[str, Callable[[Any], object]], ...] = (("level_names", level_names_from), ("kinds", Vocabulary))
+    for key, check in checks:
+        try:
+            check(values.get(key) or {})
+        except RecipeError as error:
+            yield Clash((key,), str(error).partition(": ")[2])
+    for name, ours in (values.get("column_names") or {}).items():
+        if not ours.strip():
+            yield Clash(("column_names",), f"{name!r} gets no name")
 
 
 def _pattern_clashes(values: Values) -> Iterator[Clash]:

@@ -50,8 +50,8 @@ def name_place(value: Any) -> Any:
     return "memory" if value is True else value
 
 
-SHARD_PATTERN = r"^((\d+|auto)/[1-9]\d*|auto)$"
-SIZE_PATTERN = r"^[1-9]\d*\s*[KMG]B$"
+SHARD_PATTERN = r"^([0-9]{1,9}|auto)/[1-9][0-9]{0,8}$"
+SIZE_PATTERN = r"^[1-9][0-9]{0,8}\s*[KMG]B$"
 
 
 def num_bytes(size: str) -> int:
@@ -175,9 +175,9 @@ class PrepareRecipe(ReportKeys):
     audit: Literal["report", "strict"] = Field(
         "report", description="strict: the job fails when the audit finds errors."
     )
-    shard: Annotated[str, Field(pattern=SHARD_PATTERN, examples=["0/4", "auto/4", "auto"])] | None = Field(
+    shard: Annotated[str, Field(pattern=SHARD_PATTERN, examples=["0/4", "auto/4"])] | None = Field(
         None,
-        description="Prepare part i of N only, as in 0/4; auto takes i and N from the scheduler; then stage: merge.",
+        description="Prepare part i of N only, as in 0/4; auto/4 takes i from the scheduler; then stage: merge.",
     )
     preprocessing_num_workers: Positive | None = Field(None, description="Threads; by default one a core.")
     overwrite_output_dir: bool = False

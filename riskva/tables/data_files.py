@@ -77,6 +77,8 @@ class DataFile:
     def _our_row(self, index: int) -> Row:
         try:
             return {self.names.get(name, name): value for name, value in self.source.row(index).items()}
+        except OverflowError as error:
+            raise RowFault("malformed_row", f"a number or date beyond all bounds ({error})") from error
         except UnicodeDecodeError as error:  # Parquet: Arrow takes any bytes for text until they are looked at
             raise RowFault("malformed_row", f"text that is not UTF-8 ({error.reason}); write it anew") from error
         except DataError as error:
@@ -133,7 +135,8 @@ def open_data_file(path: Path, column_names: Mapping[str, str], id_column: str, 
     entry, form = _entry(path, ours, source, names, image_column)
     used = _used_columns(entry, form)
     left_out = [name for name in renamed(nested, names) if name not in used and name not in renamed(texts, names)]
-    columns = tuple(name for name in renamed(texts, names) if name not in used)
+    # An `id` beside our own says nothing more, and prepared rows, which may come back as a table, have both.
+    columns = tuple(name for name in renamed(texts, names) if name not in used and name != ROW_ID_COLUMN)
     return DataFile(path, _label(path, form, left_out), columns, source, names, entry, form != "flat rows")
 
 

@@ -88,7 +88,6 @@ class PhotoLookup:
                 f"{_short(cell)!r} links to {target}, outside the photo folder {folder}; copy it in",
             )
 
-
     def _target(self, path: Path) -> Path:
         """Where `path` really leads. A folder is looked up once: on a network disk every look is a round trip."""
         if path.is_symlink():

@@ -16,10 +16,10 @@ from pathlib import Path
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Photo
 from riskva.data.paths import is_folder
 from riskva.data.registry import closest
-from riskva.errors import DataError, MissingDataError, RecipeError, UnknownLevelError
+from riskva.errors import DataError, MissingDataError, UnknownLevelError
+from riskva.level_names import DEFAULT_LEVEL_NAMES, LevelNames
 from riskva.report import ReportField, ReportFormat, RiskLevel, RiskReport, Unparsed, normalise_text
 from riskva.tables import data_files, workbook
-from riskva.tables.level_names import DEFAULT_LEVEL_NAMES, LevelNames
 from riskva.tables.photo_lookup import PhotoLookup, named_photo
 from riskva.tables.records import BadRow, DefectRecord
 from riskva.tables.table_files import RowFault, TableFile, TableRow, expand_paths, open_text_table
@@ -28,7 +28,9 @@ ID_COLUMN = "image_id"
 IMAGE_COLUMN = "image_path"
 
 # What would be read as structure, not as text: the tokenizer's own marks, and the places of media.
-_CONTROL = re.compile(r"<\|[A-Za-z_]+\|>|" + re.escape(IMAGE_PLACEHOLDER) + "|<video>|<audio>")
+CONTROL_MARKS = re.compile(
+    r"<\|[A-Za-z_]+\|>|[\x00-\x08\x0e-\x1b\x7f]|" + re.escape(IMAGE_PLACEHOLDER) + "|<video>|<audio>"
+)
 # What may part a private prefix from the text behind it.
 _SEPARATORS = re.compile(r"[\s:：,，、-]*")
 _SPLIT_WORDS = {
@@ -56,14 +58,6 @@ class TableLayout:
     split_column: str | None = None
     splits: tuple[str, ...] = ()
     excel_sheet: str | None = None
-
-    def __post_init__(self) -> None:
-        if nameless := [name for name, ours in self.column_names.items() if not ours.strip()]:
-            raise RecipeError(f"column_names: {nameless[0]!r} gets no name")
-        for column, pattern in self.strip_patterns.items():
-            _check_pattern(f"strip_patterns: {column}", pattern)
-        if self.group_pattern is not None:
-            _check_pattern("group_pattern", self.group_pattern)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -162,13 +156,6 @@ def _opened(path: Path, layout: TableLayout) -> TableFile:
     return open_text_table(path, layout.column_names, layout.needed)
 
 
-def _check_pattern(key: str, pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise RecipeError(f"{key}: {pattern!r} is no regular expression: {error}") from error
-
-
 def _check_named_columns(tables: Tables) -> None:
     """Raise `DataError` when the recipe names a column that no table has."""
     layout = tables.layout
@@ -190,8 +177,8 @@ def _column_faults(file: TableFile, layout: TableLayout) -> Iterator[str]:
     if missing:
         yield (
             f"{file.path}: columns missing: {', '.join(missing)}; found ({file.label}): {', '.join(file.columns)}. "
-            "Say what they are called here with column_names, as in {照片: image_path}; answer_fields, group_by and "
-            "split_column say which ones are needed"
+            "The header must be the first row with text. Say what columns are called here with column_names, as in "
+            "{照片: image_path}; answer_fields, group_by and split_column say which ones are needed"
         )
     if doubled := [name for name, number in Counter(file.columns).items() if number > 1]:
         renaming = " (after column_names)" if set(doubled) & set(layout.column_names.values()) else ""
@@ -350,7 +337,7 @@ def _answer_text(cell: str, one: ReportField) -> str:
     text = normalise_text(cell) or one.default
     if not text:
         raise RowFault("empty_field", f"{one.column} is empty")
-    if mark := _CONTROL.search(text):
+    if mark := CONTROL_MARKS.search(text):
         message = f"{one.column} holds {mark.group()!r}, which a model reads as structure; remove it"
         raise RowFault("control_token", message)
     return text

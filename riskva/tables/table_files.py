@@ -161,11 +161,18 @@ def expand_paths(paths: Sequence[Path]) -> list[Path]:
     found = []
     for path in paths:
         for one in _matches(path):
+            if not _is_writable(str(one)):
+                raise DataError(f"csv_path: {str(one)!r}: the file's name is not UTF-8; rename the file")
             known = first.setdefault(os.path.realpath(one), one)
             if known is not one:
                 raise DataError(f"csv_path: {one} is the same file as {known}, named before; name each table once")
             found.append(one)
     return found
+
+
+def _is_writable(text: str) -> bool:
+    """Whether `text` can be printed and written: names from a GBK archive hold bytes that are no text here."""
+    return text.encode(errors="ignore").decode() == text
 
 
 def _matches(path: Path) -> list[Path]:

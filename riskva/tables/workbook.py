@@ -88,7 +88,9 @@ class Workbook:
 
 
 def open_workbook(path: Path, column_names: Mapping[str, str], sheet: str | None) -> Workbook:
-    """The sheet named `sheet` of the workbook at `path`, or its first; other sheets with rows are told in `label`.
+    """The sheet named `sheet` of the workbook at `path`, or the first that is not hidden.
+
+    Other sheets with rows are told in `label`.
 
     Raises `DataError` without openpyxl, for a file that is broken or locked with a password, for a sheet that is not
     there, and for one without any rows.
@@ -100,7 +102,7 @@ def open_workbook(path: Path, column_names: Mapping[str, str], sheet: str | None
             raise DataError(f"{path}: no sheet {sheet!r}; excel_sheet can be: {', '.join(sheets)}")
         if not sheets:
             raise DataError(f"{path}: the workbook has no sheet with cells")
-        name = sheet or next(iter(sheets))
+        name = sheet or next((one.title for one in book.worksheets if one.sheet_state == "visible"), next(iter(sheets)))
         unread = [other for other, one in sheets.items() if other != name and next(_filled_rows(one), None)]
         first = next(_filled_rows(sheets[name]), None)
         if first is None:
@@ -122,6 +124,8 @@ def _check_readable(path: Path) -> None:
         raise DataError(f'{path}: reading Excel workbooks takes openpyxl; pip install "riskva[xlsx]", or save as CSV')
     with path.open("rb") as stream:
         start = stream.read(8)
+    if not start.startswith((b"PK", b"\xd0\xcf")):
+        raise DataError(f"{path}: this is no Excel workbook; if it is text, call it .csv")
     if start.startswith(b"\xd0\xcf\x11\xe0"):
         raise DataError(
             f"{path}: this is an old Excel workbook, or one locked with a password; save it as .xlsx without a password"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from riskva.encoding import Pixels, Processor
 from riskva.errors import DataError, RecipeError
+from riskva.signals import sigterm_raises
 from riskva.training.distributed import decide_on_each_machine
 
 Place = Literal["memory", "disk"]
@@ -125,7 +125,7 @@ def opened(plan: CachePlan | None) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if plan is not None:
-            stack.enter_context(_leaving_on_sigterm())
+            stack.enter_context(sigterm_raises(SystemExit(128 + signal.SIGTERM)))
         decide_on_each_machine(lambda: stack.enter_context(_folder(plan)))
         yield
 
@@ -202,20 +202,6 @@ def _delete(folder: Path) -> None:
     leaving = folder.with_name(f"{folder.name}.{os.getpid()}.leaving")
     folder.replace(leaving)
     shutil.rmtree(leaving)
-
-
-@contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """Within, SIGTERM ends this process as an exception does, and what is to be deleted is; see `StopOnSigterm`."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _fitting(sizes: Sequence[int], room: int) -> tuple[NDArray[np.bool_], int]:

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from riskva.audit.builder import Audit, AuditBuilder, AuditSettings, Finding
+from riskva.audit.builder import Audit, AuditBuilder
+from riskva.audit.facts import AuditSettings
+from riskva.audit.findings import Finding
 from riskva.report import DEFAULT_FORMAT, RiskLevel, RiskReport
 from riskva.tables.records import BadRow, PreparedRow, StoredPhoto
 from riskva.vocabulary import KINDS
@@ -29,9 +31,13 @@ def settings(**changes: Any) -> AuditSettings:
 
 
 def row(number: int, level: RiskLevel = MINOR, **changes: Any) -> PreparedRow:
-    """A row that nothing is to be said against; `text` words all its fields, `size` and `content` its photo."""
+    """A row that nothing is to be said against; `text` words all its fields.
+
+    `size`, `content` and `is_unchanged` are its photo's; other `changes` are fields of the row.
+    """
     text = changes.pop("text", f"客厅墙面存在裂缝，编号{number}")
     size, content = changes.pop("size", (640, 480)), changes.pop("content", str(number))
+    is_unchanged = changes.pop("is_unchanged", True)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     values: dict[str, Any] = {
         "number": number,
@@ -40,7 +46,7 @@ def row(number: int, level: RiskLevel = MINOR, **changes: Any) -> PreparedRow:
         "id": f"p{number}",
         "report": RiskReport(level, dict.fromkeys(DEFAULT_FORMAT.text_labels, text)),
         "cells": {},
-        "photo": StoredPhoto(f"{number}.jpg", None, size, 1000, sha256, "", is_unchanged=True),
+        "photo": StoredPhoto(f"{number}.jpg", None, size, 1000, sha256, "", is_unchanged),
     }
     return PreparedRow(**(values | changes))
 

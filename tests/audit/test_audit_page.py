@@ -7,7 +7,7 @@ from audit_making import Given, audit_of, bad_row, healthy, row
 
 from riskva.audit.builder import Audit
 from riskva.audit.page import render_audit
-from riskva.report import RiskLevel
+from riskva.report import ReportField, ReportFormat, RiskLevel, RiskReport
 from riskva.tables.records import BadRow
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -56,12 +56,20 @@ def evil_audit() -> Audit:
     return audit_of(rows, bad, look_alikes=[[0, 1], [2, 4]], title=EVIL, tables=tables, splits=("train", "test"))
 
 
+def only_levels() -> Audit:
+    """An audit of reports without texts."""
+    rows = [
+        (row(n, report=RiskReport(RiskLevel.MINOR), level_as_written="一般", group="3栋"), "train") for n in range(3)
+    ]
+    return audit_of(rows, report_format=ReportFormat((ReportField("风险等级", "a", is_level=True),)))
+
+
 def every_audit() -> list[Audit]:
     return [
         audit_of(healthy()),
         audit_of(healthy(60), [bad_row(60)], look_alikes=[[0, 1], [3, 6]]),
-        audit_of([(row(0, size=(1024, 5)), "train")], [bad_row(1)]),
-        audit_of([], [bad_row(0)]),
+        audit_of([(row(0), "train")], [bad_row(1)]),
+        only_levels(),
         evil_audit(),
     ]
 
@@ -92,7 +100,7 @@ def test_the_verdict_is_the_worst_that_was_found() -> None:
     assert "没有需要说明的情况" in fit
     warned = render_audit(audit_of([(one, "train") for one, _ in healthy(60)], splits=("train",)))
     assert 'class="verdict warning"' in warned
-    failed = render_audit(audit_of([], [bad_row(0)]))
+    failed = render_audit(audit_of([(row(0), "test")]))
     assert 'class="verdict error"' in failed
     assert "请先处理错误" in failed
 
@@ -118,6 +126,12 @@ def test_findings_stand_with_their_remedy_in_both_languages() -> None:
 def test_photos_are_in_the_page() -> None:
     audit = audit_of(healthy(), look_alikes=[[0, 1]])
     assert render_audit(audit).count("<img ") == len(audit.samples) + 2
+
+
+def test_without_texts_words_for_levels_and_groups_are_still_shown() -> None:
+    page = render_audit(only_levels())
+    assert "Words that were taken for a level" in page
+    assert "Groups that stay in one split" in page
 
 
 def test_the_same_audit_gives_the_same_page() -> None:

@@ -193,3 +193,10 @@ def test_a_name_that_is_too_long_is_no_file(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no such file"):
         open_csv(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\ufeff\ufeff"])
+def test_marks_that_nobody_sees_are_no_part_of_a_name(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{mark}id{mark},名\n1,甲\n", encoding="utf-8-sig")
+    assert open_csv(path).columns == ("id", "名")

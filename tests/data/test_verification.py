@@ -119,7 +119,7 @@ def test_photos_are_looked_for_where_rows_find_them(jsonl: Path, tmp_path: Path)
 
 
 def test_the_sizes_of_many_photos_are_compared_fast(jsonl: Path) -> None:
-    """Measured: 100,000 photos in 0.4 s on a local disk."""
+    """Measured: 100,000 photos in 1.8 s on a local disk."""
     photo = json.loads((jsonl / "manifest.json").read_text())["photos"][0]
     manifest = json.loads((jsonl / "manifest.json").read_text())
     manifest["photos"] = [photo | {"name": f"images/many-{number}.jpg"} for number in range(5000)]

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from riskva.data.images import open_photo
 from riskva.data.manifest import read_manifest
 from riskva.errors import (
     DataError,
+    ImageError,
     MissingDataError,
     OutputFolderError,
     RecipeError,
@@ -311,6 +313,99 @@ def test_no_house_is_in_two_splits(tmp_path: Path) -> None:
     assert set(homes.values()) == {"train", "val", "test"}
 
 
+def test_private_prefixes_stand_in_no_file_that_is_written(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    rows = [good_row(number) for number in range(20)]
+    for number, row in enumerate(rows):
+        row[5] = f"7-{number % 4}-{301 + number % 4} {row[5]}"
+    write_table(table.parent, rows)
+    keys: dict[str, Any] = {
+        "output_format": "jsonl",
+        "group_by": "data_缺陷描述",
+        "group_pattern": r"^\d+-\d+-\d+",
+        "strip_patterns": {"data_缺陷描述": r"\d+-\d+-\d+"},
+    }
+    prepare.run(recipe(table, out, **keys))
+    for name, data in files_of(out).items():
+        if name != "manifest.json":  # which records the patterns
+            assert b"7-0-301" not in data, name
+    assert {one.answer.splitlines()[-1] for one in everything(out) if one.answer} == {
+        f"**缺陷描述**: 缺陷{number}" for number in range(20)
+    }
+
+
+def test_what_was_amiss_elsewhere_than_in_a_photos_file_can_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+
+    def fail(*_: object) -> None:
+        raise ImageError("install riskva[heif]", "image_unreadable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("riskva.preparation.photo_work.reencode", fail)
+        with pytest.raises(TooManyBadRowsError):
+            prepare.run(recipe(table, out))
+    prepare.run(recipe(table, out))
+    assert len(everything(out)) == 20
+
+
+def test_the_plan_splits_as_the_job_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    rows = [good_row(number) for number in range(20)]
+    for number, row in enumerate(rows):
+        row[2:4], row[5] = ["渗水", "修补"], f"缺陷{number % 3}"
+    write_table(table.parent, rows)
+    asked = recipe(table, out, identical_texts="together", group_by="房屋")
+    planned = [line for line in prepare.plan(asked) if line.startswith(("train", "val", "test"))]
+    prepare.run(asked)
+    assert planned == [line for line in capsys.readouterr().out.splitlines() if line in planned]
+    assert len(planned) == 3
+
+
+def test_a_split_whose_name_begins_as_anothers_is_not_read_with_it(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in", count=30), tmp_path / "out"
+    prepare.run(recipe(table, out, split={"train": 0.4, "test": 0.3, "test-hard": 0.3}, max_shard_size="3KB"))
+    manifest = read_manifest(out)
+    assert manifest is not None
+    for split in ("train", "test", "test-hard"):
+        rows = [one.rows or 0 for one in manifest.files if re.match(split + r"-\d{5}-of", one.name)]
+        assert len(rows) > 1
+        assert len(open_datasets([f"building_defect_{split}"], out)) == sum(rows)
+
+
+def test_photos_in_the_output_folder_are_refused(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in", count=5), tmp_path / "out"
+    prepare.run(recipe(table, out, output_format="jsonl"))
+    rows = [good_row(number) for number in range(5)]
+    for row in rows:
+        row[1] = f"out/images/{Path(row[1]).stem}.jpg"
+    again = write_table(table.parent, rows)
+    before = files_of(out)
+    asked = recipe(again, out, overwrite_output_dir=True).model_copy(update={"image_base_path": tmp_path})
+    for job in (prepare.run, prepare.plan):
+        with pytest.raises(OutputFolderError, match=r"table.csv:2: .* lies in output_dir"):
+            job(asked)
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(form.values()))
+def test_a_prepared_file_serves_as_a_table(tmp_path: Path, form: dict[str, Any]) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    prepare.run(recipe(table, out, **form))
+    (train,) = out.glob("train*")
+    prepare.run(recipe(train, tmp_path / "again", **form))
+    first = {one.id: one.answer for one in open_datasets(["building_defect_train"], out)}
+    assert {one.id: one.answer for one in everything(tmp_path / "again")} == first
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "\x00"])
+def test_a_prompt_that_a_model_reads_as_structure_is_refused(tmp_path: Path, text: str) -> None:
+    table = make_table(tmp_path / "in", count=5)
+    with pytest.raises(RecipeError, match="as structure"):
+        prepare.run(recipe(table, tmp_path / "out", question=f"看{text}"))
+
+
 def test_levels_keep_their_proportions_in_every_split(tmp_path: Path) -> None:
     table, out = make_table(tmp_path / "in"), tmp_path / "out"
     prepare.run(recipe(table, out))
@@ -344,7 +439,7 @@ def test_plan_tells_and_writes_nothing(tmp_path: Path) -> None:
         "train: ",
         "unknown_level 1",
         "image_missing 1",
-        "train-00000-of-00001.parquet",
+        f"would write into {out}",
     ):
         assert part in text
     assert not out.exists()

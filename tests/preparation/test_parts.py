@@ -6,7 +6,7 @@ from riskva.errors import RecipeError
 from riskva.preparation.parts import Part, choose_part
 from riskva.tables.records import BadRow
 
-SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}
+SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "7", "SLURM_ARRAY_TASK_COUNT": "1"}
 
 
 def row(number: int, sample_id: str) -> BadRow:
@@ -29,21 +29,14 @@ def test_the_part_of_a_row_follows_from_its_id_alone() -> None:
 @pytest.mark.parametrize(
     ("shard", "environment", "part"),
     [
-        (None, {}, (0, 1)),
-        (None, {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1"}, (0, 1)),
-        (None, SLURM, (2, 4)),
-        (None, {"JOB_COMPLETION_INDEX": "3"}, (0, 1)),
+        ("0/1", {}, (0, 1)),
         ("3/8", {}, (3, 8)),
         ("3/8", SLURM, (3, 8)),
-        ("auto", SLURM, (2, 4)),
-        ("auto/8", SLURM, (2, 8)),
+        ("auto/8", SLURM, (7, 8)),  # also when this one task of the array is submitted again
         ("auto/8", {"JOB_COMPLETION_INDEX": "7"}, (7, 8)),
-        ("auto", {**SLURM, "SLURM_ARRAY_TASK_STEP": "2"}, (1, 4)),
     ],
 )
-def test_shard_and_scheduler_name_the_part(
-    shard: str | None, environment: dict[str, str], part: tuple[int, int]
-) -> None:
+def test_shard_and_scheduler_name_the_part(shard: str, environment: dict[str, str], part: tuple[int, int]) -> None:
     assert choose_part(shard, environment) == Part(*part)
 
 
@@ -51,9 +44,9 @@ def test_shard_and_scheduler_name_the_part(
     ("shard", "environment", "message"),
     [
         ("8/8", {}, "numbered 0 to 7"),
-        ("auto", {"JOB_COMPLETION_INDEX": "1"}, "say how many parts there are"),
         ("auto/4", {}, "neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX"),
         ("auto/2", {"JOB_COMPLETION_INDEX": "2"}, "numbered 0 to 1"),
+        ("auto/2", {"SLURM_ARRAY_TASK_ID": "x"}, "SLURM_ARRAY_TASK_ID is 'x', which numbers no part"),
     ],
 )
 def test_a_part_that_is_none_is_refused(shard: str, environment: dict[str, str], message: str) -> None:

@@ -6,12 +6,12 @@ from prepared_rows import bad, jpeg, prepared, record
 
 from riskva.data.conversation import Photo
 from riskva.errors import DataError, MissingDataError
-from riskva.preparation.finished_parts import FinishedPart, TableFacts, find_row, read_parts, rows_in_order
+from riskva.preparation.finished_parts import FinishedPart, SourceFile, find_row, read_parts, rows_in_order
 from riskva.preparation.parts import Part
 from riskva.preparation.pieces import ROWS_PER_PIECE, DoneRow, PieceFolder, file_state, in_pieces
 from riskva.tables.records import BadRow, PreparedRow
 
-TABLES = (TableFacts("t.csv", "in/t.csv", "0" * 64, "UTF-8"),)
+TABLES = (SourceFile("t.csv", "in/t.csv", "0" * 64, "UTF-8"),)
 
 
 def folder_of(path: Path, key: str = "key") -> PieceFolder:
@@ -59,7 +59,7 @@ def test_a_piece_counts_while_its_rows_and_photos_are_the_same(tmp_path: Path) -
     folder = folder_of(tmp_path / "part")
     with folder.writing(0) as writer:
         writer.add(DoneRow(prepared(0, source), state=file_state(photo)))
-        writer.add(DoneRow(bad(1, "image_truncated"), state=file_state(photo)))
+        writer.add(DoneRow(prepared(1), jpeg(1), state=file_state(photo)))
         writer.add(DoneRow(bad(2)))
     assert folder.holds(0, rows)
     assert not folder.holds(1, rows)
@@ -69,6 +69,81 @@ def test_a_piece_counts_while_its_rows_and_photos_are_the_same(tmp_path: Path) -
     assert not PieceFolder(tmp_path / "part", "other key").holds(0, rows)
     os.utime(source, ns=(1, 1))  # the photo was replaced by another of the same size
     assert not folder.holds(0, rows)
+
+
+def test_a_photo_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    source = tmp_path / "0.jpg"
+    source.write_bytes(jpeg())
+    photo = Photo(path=source, name="0.jpg")
+    folder = folder_of(tmp_path / "part")
+    with folder.writing(0) as writer:
+        writer.add(DoneRow(bad(0, "image_unreadable"), state=file_state(photo)))
+    assert not folder.holds(0, [record(0, photo)])
+
+
+@pytest.mark.parametrize("left", [None, 0, 10])
+def test_a_piece_without_all_of_its_pictures_is_not_whole(tmp_path: Path, left: int | None) -> None:
+    folder = folder_of(tmp_path / "part")
+    with folder.writing(0) as writer:
+        writer.add(DoneRow(prepared(0), jpeg()))
+    row = record(0, Photo(data=jpeg(), name="0.jpg"))
+    assert folder.holds(0, [row])
+    pictures = tmp_path / "part" / "piece-00000.photos"
+    pictures.unlink() if left is None else pictures.write_bytes(pictures.read_bytes()[:left])
+    assert not folder.holds(0, [row])
+
+
+def test_line_breaks_of_all_kinds_in_a_cell_break_no_line(tmp_path: Path) -> None:
+    text = "a\nb\rc\u2028d\u2029e\x85f\x0bg\x0ch\x1ci"
+    row = prepared(0, texts={"缺陷描述": text})
+    folder = folder_of(tmp_path)
+    with folder.writing(0) as writer:
+        writer.add(DoneRow(row, jpeg()))
+    assert [one.row for one in folder.rows(1)] == [row]
+    assert folder.holds(0, [record(0, Photo(data=jpeg(), name="0.jpg"), texts={"缺陷描述": text})])
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0\0\0\n", b"\xff\xfe\n"])
+def test_a_damaged_piece_is_done_again_and_told_by_merge(tmp_path: Path, damage: bytes) -> None:
+    part = finished(tmp_path, Part(), [0, 1], 2)
+    facts = part.folder.path / "piece-00000.jsonl"
+    facts.write_bytes(damage)
+    assert not part.folder.holds(0, [bad(0), bad(1)])
+    with pytest.raises(DataError, match="run th"):
+        list(rows_in_order([part]))
+    facts.unlink()
+    with pytest.raises(DataError, match="run this part of prepare again"):
+        list(rows_in_order([part]))
+
+
+def test_a_damaged_part_json_is_told(tmp_path: Path) -> None:
+    part = finished(tmp_path, Part(), [0], 1)
+    for damage in ("{}", "{"):
+        (part.folder.path / "part.json").write_text(damage)
+        with pytest.raises(DataError, match=r"part.json: damaged"):
+            read_parts(tmp_path)
+
+
+def test_a_photo_that_changed_unseen_is_done_again(tmp_path: Path) -> None:
+    source = tmp_path / "1.jpg"
+    source.write_bytes(jpeg(1))
+    photo = Photo(path=source, name="1.jpg")
+    folder = folder_of(tmp_path / "part")
+    with folder.writing(0) as writer:
+        writer.add(DoneRow(prepared(1, source), state=file_state(photo)))
+    times = source.stat()
+    source.write_bytes(jpeg(1)[:-1] + b"x")
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert folder.holds(0, [record(1, photo)])
+    with pytest.raises(DataError, match="has changed"):
+        next(folder.rows(1)).read_photo()
+    assert not folder.holds(0, [record(1, photo)])
+
+
+def test_large_pictures_in_a_table_make_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riskva.preparation.pieces.PICTURE_BYTES_PER_PIECE", 2 * len(jpeg()))
+    rows = [record(number, Photo(data=jpeg(), name="a")) for number in range(5)]
+    assert [len(piece) for piece in in_pieces(rows)] == [2, 2, 1]
 
 
 def test_an_unfinished_piece_is_not_there(tmp_path: Path) -> None:
@@ -143,7 +218,7 @@ def test_parts_that_are_missing_or_unfinished_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"parts are missing: 1/3, 2/3; run prepare with shard=1/3"):
         read_parts(tmp_path)
     (finished(tmp_path, Part(2, 3), [1], 3).folder.path / "part.json").unlink()
-    with pytest.raises(MissingDataError, match="not finished: part-00002-of-00003"):
+    with pytest.raises(MissingDataError, match="parts are missing: 1/3; parts are not finished: 2/3"):
         read_parts(tmp_path)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
 from riskva.errors import DataError, OutputFolderError
+from riskva.preparation.parts import Part
 from riskva.preparation.staging import WORK_FOLDER, Staging
 from riskva.report import DEFAULT_FORMAT
 
@@ -81,6 +82,24 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
             pass  # parts do not bar each other
 
 
+def test_only_the_parts_that_were_merged_go(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "out", False)
+    ours, others = Part(0, 2), Part(0, 4)
+    with staging.locked(ours.name), staging.locked("set"):
+        build(staging, "train.jsonl")
+        fill(staging.part_folder(ours), "key")
+        fill(staging.part_folder(others), "key")
+        staging.publish(manifest("train.jsonl"), {})
+        staging.clear([ours])
+    assert [path.name for path in staging.work.iterdir()] == [others.name]
+
+
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with Staging(tmp_path / "out", False).locked("set"):
+        assert (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_of_the_same_data_set_are_kept_and_others_cleared(tmp_path: Path) -> None:
     staging = Staging(tmp_path, False)
     build(staging, "train.jsonl")
@@ -106,6 +125,27 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, "out")
     with pytest.raises(OutputFolderError, match="is a file"):
         Staging(tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/out", "lies below .*file, which is a file"),
+        ("x" * 300, "cannot be made"),
+        ("circle", "output_dir"),
+        ("nowhere", "is a link to nothing"),
+        ("taken", "something else bears this name"),
+        ("linked", "something else bears this name"),
+    ],
+)
+def test_places_where_no_folder_can_be_are_refused(tmp_path: Path, place: str, message: str) -> None:
+    fill(tmp_path, "file", f"taken/{WORK_FOLDER}", "linked/x")
+    (tmp_path / "linked" / "x").unlink()
+    (tmp_path / "linked" / WORK_FOLDER).symlink_to(tmp_path)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputFolderError, match=message):
+        Staging(tmp_path / place, overwrite=True)
 
 
 def test_a_failed_runs_quarantine_does_not_bar_the_next(tmp_path: Path) -> None:
@@ -189,8 +229,9 @@ def test_the_same_run_goes_on_with_what_was_put_in_place(
     ]
     fill(staging.folder, *DESCRIPTIONS)
     staging.publish(manifest("train.jsonl", "val.jsonl"), {})
+    staging.clear([])
     assert content(tmp_path) == ["dataset_info.json", "manifest.json", "train.jsonl", "val.jsonl"]
-    assert not staging.work.exists()
+    assert not staging.folder.exists()
 
 
 @pytest.mark.parametrize(

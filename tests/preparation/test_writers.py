@@ -70,6 +70,28 @@ def test_pictures_that_a_table_holds_are_each_their_rows_own() -> None:
     assert names((None, "a.jpg", True), (None, "a.jpg", True)) == ["images/a.jpg", "images/a-2.jpg"]
 
 
+def test_a_photo_with_a_number_keeps_it() -> None:
+    photos = (("/p/a.jpg", "a.jpg", True), ("/p/a.png", "a.png", False), ("/p/A.jpg", "A.jpg", True))
+    assert names(*photos, *photos) == ["images/a.jpg", "images/a-2.jpg", "images/A-3.jpg"] * 2
+
+
+def test_a_name_is_never_another_files_folder() -> None:
+    photos = (("/p/a.jpg", "a.jpg", True), ("/p/a.jpg/b.jpg", "a.jpg/b.jpg", True), ("/p/images", "images", True))
+    assert names(*photos) == ["images/a.jpg", "images/a.jpg_b.jpg", "images/images"]
+    assert names(("/p/x/1.jpg", "x/1.jpg", True), ("/p/x", "x", True)) == ["images/x/1.jpg", "images/x-2"]
+
+
+def test_a_name_is_never_longer_than_file_systems_allow() -> None:
+    (name,) = names(("/p/x", "图" * 85, False))
+    assert len(name.removeprefix("images/").encode()) <= 255
+    assert name.endswith(".jpg")
+
+
+def test_thousands_of_equal_names_take_no_longer_than_others() -> None:
+    found = names(*((None, "image.jpg", True) for _ in range(20_000)))
+    assert len(set(found)) == 20_000
+
+
 def test_jsonl_rows_hold_paths(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     written = write_jsonl(path, [conversation(1)], "bytes")
@@ -172,6 +194,17 @@ def test_only_unchanged_photos_are_linked(tmp_path: Path, storage: str, is_uncha
     assert copy.read_bytes() == jpeg()
     assert copy.samefile(source) is is_link
     assert folder.files["images/source.jpg"].sha256 == sha256_of(source)
+
+
+def test_a_link_leads_to_the_file_behind_a_relative_link(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "real.jpg").write_bytes(jpeg())
+    source = tmp_path / "in" / "b.jpg"
+    source.symlink_to("real.jpg")
+    folder = PhotoFolder(tmp_path / "out", "link")
+    folder.store(stored(source, "b.jpg"), jpeg(), "images/b.jpg")
+    assert (tmp_path / "out" / "images" / "b.jpg").read_bytes() == jpeg()
+    assert not (tmp_path / "out" / "images" / "b.jpg").is_symlink()
 
 
 def test_a_link_that_a_killed_run_left_is_not_written_through(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_all_faults_come_at_once_by_file_and_line(faults: Faults) -> None:
             "split: {train: 0.9, val: 0.1, 'a b': 0}",
             ["5: split: 'a b' cannot be the name of a split; use letters, digits, _ and -"],
         ),
+        ("split: {train: 0.5, quarantine: 0.5}", ["5: split: 'quarantine' cannot be the name of a split: bad rows"]),
         ("split: {train: 2}", ["5: split.train: expected a number of at least 0 and at most 1, found 2"]),
         ("split: 0.8", ["5: split: expected a mapping, found 0.8"]),
         (
@@ -119,13 +120,19 @@ def test_all_faults_come_at_once_by_file_and_line(faults: Faults) -> None:
         ),
         ("learning_rate: 1", ["5: learning_rate: belongs to stage sft, and this recipe is stage prepare"]),
         ("max_shard_size: 500", ["5: max_shard_size: expected a text such as 500MB, found 500"]),
-        ("shard: 1of4", ["5: shard: expected a text such as 0/4 or auto/4 or auto, found '1of4'"]),
+        ("shard: 1of4", ["5: shard: expected a text such as 0/4 or auto/4, found '1of4'"]),
         ("group_pattern: x", ["5: group_pattern: needs group_by: the column whose text it is looked for in"]),
         (
             "group_by: a\ngroup_pattern: '('\nstrip_patterns: {a: '['}",
             ["6: group_pattern: '(' is no regular expression", "7: strip_patterns: '[' is no regular expression"],
         ),
-        ("level_names: {一般: 中}", ["5: level_names: 一般: '中' is none of 轻微, 中等, 严重"]),
+        (
+            "level_names: {一般: 中}",
+            ["5: level_names: '一般': unknown risk level '中': expected one of 轻微"],
+        ),
+        ("level_names: {一般般: null}", ["5: level_names: '一般般' is no built-in wording (nearest: 一般)"]),
+        ("kinds: {裂缝: [缝], 空鼓: [缝]}", ["5: kinds: 缝 stands for both 裂缝 and 空鼓"]),
+        ("column_names: {照片: ''}", ["5: column_names: '照片' gets no name"]),
         (
             "output_path: elsewhere",
             ["5: output_path: contradicts output_dir (r.yaml:4); both set output_dir, keep one"],

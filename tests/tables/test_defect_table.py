@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from riskva.errors import DataError, MissingDataError, RecipeError
+from riskva.errors import DataError, MissingDataError
+from riskva.level_names import level_names_from
 from riskva.report import DEFAULT_FORMAT, ReportField, ReportFormat, RiskLevel
-from riskva.tables.level_names import level_names_from
 from riskva.tables.records import BadRow, DefectRecord
 from riskva.tables.table import TableLayout, open_tables
 
@@ -355,19 +355,6 @@ def test_other_words_count_only_for_splits_that_there_are(tmp_path: Path) -> Non
     assert isinstance(bad, BadRow)
     assert isinstance(good, DefectRecord)
     assert good.split == "fold0"
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"strip_patterns": {"data_风险": "("}}, r"strip_patterns: data_风险: '\(' is no regular expression"),
-        ({"group_by": "x", "group_pattern": "["}, "group_pattern: .* is no regular expression"),
-        ({"column_names": {"照片": " "}}, "column_names: '照片' gets no name"),
-    ],
-)
-def test_a_layout_that_cannot_be_is_the_recipes_fault(keys: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        layout(**keys)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ never guessed. Models' answers are judged by `RiskLevel.from_label`, which knows
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from riskva.data.registry import closest
 from riskva.errors import RecipeError, UnknownLevelError
 from riskva.report import LEVEL_LABELS, RiskLevel
 
@@ -95,7 +95,8 @@ def _meaning(wording: str, word: str, label: str | None) -> RiskLevel | None:
     if word in _WORDS and level is not _WORDS[word]:
         raise RecipeError(f"level_names: {wording!r} is one of the three levels and means just that; remove the line")
     if label is None and DEFAULT_LEVEL_NAMES._find(word) is None:
-        near = f" (nearest: {nearest})" if (nearest := closest(word, list(DEFAULT_LEVEL_NAMES.names))) else ""
+        nearest = difflib.get_close_matches(word, DEFAULT_LEVEL_NAMES.names, n=1)
+        near = f" (nearest: {nearest[0]})" if nearest else ""
         raise RecipeError(f"level_names: {wording!r} is no built-in wording{near}; null takes out built-in ones only")
     return level
 

@@ -1,8 +1,8 @@
 import pytest
 
 from riskva.errors import RecipeError, UnknownLevelError
+from riskva.level_names import DEFAULT_LEVEL_NAMES, level_names_from
 from riskva.report import RiskLevel
-from riskva.tables.level_names import DEFAULT_LEVEL_NAMES, level_names_from
 
 MINOR, MODERATE, SEVERE = RiskLevel
 

@@ -1,0 +1,43 @@
+"""Rows as conversations: what a model is told and asked, and the report that it should answer with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo
+from riskva.errors import RecipeError
+from riskva.report import ReportFormat
+from riskva.tables.records import GoodRow
+from riskva.tables.table import CONTROL_MARKS
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is told (nothing, if `system` is empty) and asked; `question` holds the one `<image>` mark."""
+
+    system: str
+    question: str
+
+
+def make_prompt(system: str, question: str) -> Prompt:
+    """The prompt of one photo: `<image>` is put before the question unless it already stands somewhere in it.
+
+    Raises `RecipeError` when the texts hold more marks than that.
+    """
+    if mark := CONTROL_MARKS.search(system + question.replace(IMAGE_PLACEHOLDER, "")):
+        raise RecipeError(
+            f"question and system_prompt: {mark.group()!r} is read by a model as structure, not as text; remove it"
+        )
+    num_marks = question.count(IMAGE_PLACEHOLDER)
+    if num_marks > 1 or IMAGE_PLACEHOLDER in system:
+        raise RecipeError(
+            f"question and system_prompt: one photo has one {IMAGE_PLACEHOLDER} mark, and only in the question"
+        )
+    return Prompt(system, question if num_marks else IMAGE_PLACEHOLDER + question)
+
+
+def to_conversation(record: GoodRow, photo: Photo, prompt: Prompt, report_format: ReportFormat) -> Conversation:
+    """The record as system, question and answer, with `photo` for its picture; the table's cells travel as `extra`."""
+    turns = (Message("user", prompt.question), Message("assistant", report_format.render(record.report)))
+    system = (Message("system", prompt.system),) if prompt.system else ()
+    return Conversation(record.id, system + turns, (photo,), extra=record.cells)
