@@ -131,6 +131,7 @@ def test_a_part_that_is_stopped_goes_on_with_what_it_has(
 DYING = """
 import hashlib, os, shutil, signal, sys
 from pathlib import Path
+import datasets, imagehash, riskva.jobs.prepare  # once, and not in every child
 from riskva.cli import main
 from riskva.preparation import pieces
 
@@ -172,21 +173,31 @@ def check(ran):
     assert files(out) == whole, (ran, "other bytes")
     shutil.rmtree(out)
 
-ran = 0
-while os.WIFSIGNALED(in_a_child(lambda: dying(ran))):
-    check(ran)
-    ran += 1
-print(ran)
+def survives(left):
+    return not os.WIFSIGNALED(in_a_child(lambda: dying(left)))
+
+# How many changes there are, then as many kills as time allows, evenly among them.
+first, last = 0, 1 << 12
+while last - first > 1:
+    middle = (first + last) // 2
+    first, last = (first, middle) if survives(middle) else (middle, last)
+    shutil.rmtree(out)
+kills = range(0, last, max(1, last // 24))
+for left in kills:
+    assert not survives(left)
+    check(left)
+print(len(kills))
 """
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_any_change_to_a_file_leaves_no_half_file_and_goes_on(
-    table: Path, whole: tuple[str, Path], tmp_path: Path
-) -> None:
-    recipe, expected = whole
-    out = tmp_path / "out"
-    command = [str(ROWS_PER_PIECE), str(expected), str(out), f"recipes/{recipe}", *keys(table, out)]
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_a_run_killed_before_a_change_to_a_file_leaves_no_half_file_and_goes_on(form: str, tmp_path: Path) -> None:
+    table = draw_table(tmp_path / "photos", 24, Drawing(seed=8, houses=6))
+    recipe, expected, out = f"prepare_{form}.yaml", tmp_path / "expected", tmp_path / "out"
+    more = ("max_shard_size=10KB",)
+    assert riskva_run(recipe, *keys(table, expected, *more)) == 0
+    command = [str(ROWS_PER_PIECE), str(expected), str(out), f"recipes/{recipe}", *keys(table, out, *more)]
     died = subprocess.run([sys.executable, "-c", DYING, *command], check=False, cwd=REPOSITORY, capture_output=True)
     assert died.returncode == 0, died.stderr.decode()
-    assert int(died.stdout.split()[-1]) > 30
+    assert int(died.stdout.split()[-1]) >= 24
