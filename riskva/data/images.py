@@ -68,6 +68,7 @@ _FILTER = Image.Resampling.BICUBIC
 _BLOCK_SHARE = 1.5
 # The hash sees 64 x 64 grey pixels and keeps the signs of their 16 x 16 slowest waves.
 _HASH_SIDE = 16
+_THUMBNAIL_QUALITY = 80
 _HASHED_PIXELS = 4 * _HASH_SIDE
 
 # Photos up to Pillow's own limit are used, and beyond it are an ImageError, so its warning on the way tells nothing.
@@ -137,6 +138,15 @@ def reencode(photo: Photo, max_image_size: tuple[int, int], image_quality: int) 
     pixels = pixels.resize(_unturned(target, orientation), _FILTER, reducing_gap=_BLOCK_SHARE)
     pixels = _turned(pixels, orientation)
     return _encoded(_jpeg(pixels, image_quality), target, pixels, is_unchanged=False)
+
+
+def thumbnail(prepared: bytes, side: int) -> bytes:
+    """A small JPEG of a prepared photo, at most `side` pixels wide and high."""
+    with Image.open(io.BytesIO(prepared)) as image:
+        image.draft("RGB", (side, side))
+        small = image.convert("RGB")
+    small.thumbnail((side, side))
+    return _jpeg(small, _THUMBNAIL_QUALITY)
 
 
 def _encoded(data: bytes, size: tuple[int, int], pixels: Image.Image, is_unchanged: bool) -> EncodedPhoto:

@@ -6,7 +6,6 @@ It reads pieces and nothing of the tables, so it is the same whether one process
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from riskva.audit.page import render_audit
 from riskva.console import progress
 from riskva.data.conversation import Conversation, Photo
 from riskva.data.formats import BASE64_COLUMN
-from riskva.data.images import open_photo
+from riskva.data.images import thumbnail
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile
 from riskva.data.parallel import num_cores, ordered_map
 from riskva.data.registry import prepared_entry
@@ -109,7 +108,7 @@ def _audit(parts: Sequence[FinishedPart], index: Index, splits: Sequence[str], r
         else:
             builder.add_bad(one.row)
     clusters = [[index.numbers[position] for position in cluster] for cluster in index.look_alikes]
-    return builder.finish(clusters, lambda number: _thumbnail(find_row(parts, number)))
+    return builder.finish(clusters, lambda number: thumbnail(find_row(parts, number).read_photo(), _THUMBNAIL_PIXELS))
 
 
 class _GroupNames:
@@ -123,14 +122,6 @@ class _GroupNames:
         if group is None or not self._are_private:
             return group
         return f"#{self._numbers.setdefault(group, len(self._numbers) + 1)}"
-
-
-def _thumbnail(row: PieceRow) -> bytes:
-    image = open_photo(Photo(data=row.read_photo(), name=row.row.id))
-    image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
 
 
 def _fail(audit: Audit, page: str, staging: Staging) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps, features
 
 from riskva.data.conversation import Photo
-from riskva.data.images import open_photo, photo_size, reencode
+from riskva.data.images import open_photo, photo_size, reencode, thumbnail
 from riskva.errors import ImageError
 
 
@@ -489,3 +489,14 @@ def test_a_photo_that_shrinking_makes_too_narrow_is_refused() -> None:
     with pytest.raises(ImageError, match="1024 x 5 px") as caught:
         reencode(Photo(data=buffer.getvalue(), name="strip.jpg"), (1024, 1024), 85)
     assert caught.value.reason == "image_aspect"
+
+
+def test_a_thumbnail_is_small_and_shows_the_photo() -> None:
+    pixels = Image.new("RGB", (800, 400), "navy")
+    pixels.paste("orange", (400, 0, 800, 400))
+    buffer = io.BytesIO()
+    pixels.save(buffer, "JPEG")
+    small = Image.open(io.BytesIO(thumbnail(buffer.getvalue(), 240)))
+    assert small.size == (240, 120)
+    assert [channel > 128 for channel in small.getpixel((20, 60))] == [False, False, False]  # type: ignore[union-attr]
+    assert small.getpixel((220, 60))[0] > 200  # type: ignore[index]

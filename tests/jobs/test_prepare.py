@@ -15,6 +15,7 @@ from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.images import open_photo
 from riskva.data.manifest import read_manifest
 from riskva.errors import (
+    AuditError,
     DataError,
     ImageError,
     MissingDataError,
@@ -404,6 +405,92 @@ def test_a_prompt_that_a_model_reads_as_structure_is_refused(tmp_path: Path, tex
     table = make_table(tmp_path / "in", count=5)
     with pytest.raises(RecipeError, match="as structure"):
         prepare.run(recipe(table, tmp_path / "out", question=f"看{text}"))
+
+
+def table_with_a_leak(folder: Path) -> Path:
+    """The table says which split each row goes to, and puts one photo into two."""
+    table = make_table(folder)
+    rows = [good_row(number) for number in range(20)]
+    for number, row in enumerate(rows):
+        row[6] = ("train", "train", "train", "val", "test")[number % 5]
+    rows[4][1], rows[5][1] = "6.jpg", "6.jpg"
+    return write_table(table.parent, rows)
+
+
+def test_a_strict_audit_fails_on_a_leak_and_leaves_a_page(tmp_path: Path) -> None:
+    table, out = table_with_a_leak(tmp_path / "in"), tmp_path / "out"
+    asked = recipe(table, out, split_column="房屋", audit="strict")
+    with pytest.raises(AuditError, match=r"look_alikes_across_splits.*") as caught:
+        prepare.run(asked)
+    assert str(out / "audit.html") in str(caught.value)
+    assert sorted(files_of(out)) == ["audit.html", "audit.json"]
+    prepare.run(recipe(table, out, split_column="房屋"))
+    before = files_of(out)
+    assert json.loads(before["audit.json"])["findings"][0]["code"] == "look_alikes_across_splits"
+    with pytest.raises(AuditError, match=r"audit\.failed\.html"):
+        prepare.run(asked.model_copy(update={"overwrite_output_dir": True}))
+    after = files_of(out)
+    for name in ("audit.failed.html", "audit.failed.json"):
+        assert after.pop(name)
+    assert after == before
+
+
+def test_look_alikes_that_shares_would_part_are_brought_together(tmp_path: Path) -> None:
+    table, out = table_with_a_leak(tmp_path / "in"), tmp_path / "out"
+    prepare.run(recipe(table, out, audit="strict"))
+    homes = {
+        one.id: split for split in ("train", "val", "test") for one in open_datasets([f"building_defect_{split}"], out)
+    }
+    assert homes["r4"] == homes["r5"] == homes["r6"]
+
+
+def test_tables_of_several_kinds_become_one_data_set(tmp_path: Path) -> None:
+    import openpyxl
+
+    table, out = make_table(tmp_path / "in", count=24), tmp_path / "out"
+    rows = [good_row(number) for number in range(24)]
+    rows[3][1] = "3.png"
+    folder = table.parent
+    (folder / "table.csv").write_text("\n".join(map(",".join, [HEADER, *rows[:6]])), encoding="gb18030")
+    renamed = ["编号", "照片", *HEADER[2:]]
+    (folder / "b.tsv").write_text("\n".join(map("\t".join, [renamed, *rows[6:12]])), encoding="utf-16")
+    book = openpyxl.Workbook()
+    for row in [list(reversed(HEADER)), *(list(reversed(row)) for row in rows[12:18])]:
+        book.active.append(row)
+    book.save(folder / "c.xlsx")
+    with (folder / "d.jsonl").open("w", encoding="utf-8") as stream:
+        for row in rows[18:]:
+            answer = (
+                f"**风险描述**: {row[2]}\n**风险等级**: {row[4]}\n**纠正和预防建议**: {row[3]}\n**缺陷描述**: {row[5]}"
+            )
+            turns = [{"from": "human", "value": "<image>看"}, {"from": "gpt", "value": answer}]
+            stream.write(json.dumps({"id": row[0], "conversations": turns, "images": [row[1]], "房屋": row[6]}) + "\n")
+    names = ("table.csv", "b.tsv", "c.xlsx", "d.jsonl")
+    keys: dict[str, Any] = {"column_names": {"编号": "image_id", "照片": "image_path"}, "group_by": "房屋"}
+    prepare.run(recipe(table, out, **keys).model_copy(update={"csv_path": tuple(folder / name for name in names)}))
+    assert quarantined(out) == []
+    answers = {one.id: one.answer for one in everything(out)}
+    assert len(answers) == 24
+    assert all(f"缺陷{number}" in (answers[f"r{number}"] or "") for number in range(24))
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert [(Path(one.path).name, one.rows) for one in manifest.tables] == [(name, 6) for name in names]
+    assert manifest.tables[0].encoding.startswith("GBK/GB18030")
+
+
+def test_level_wordings_are_translated_and_listed(tmp_path: Path) -> None:
+    table, out = make_table(tmp_path / "in"), tmp_path / "out"
+    rows = [good_row(number) for number in range(20)]
+    for number, wording in enumerate(["B-轻微", "一般", "较严重", " 严重 ", "警告"]):
+        rows[number][4] = wording
+    write_table(table.parent, rows)
+    prepare.run(recipe(table, out, level_names={"警告": "中等"}, near_duplicates="report"))
+    answers = {one.id: one.answer or "" for one in everything(out)}
+    for number, level in enumerate(["轻微", "中等", "严重", "严重", "中等"]):
+        assert f"**风险等级**: {level}\n" in answers[f"r{number}"]
+    audit = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    listed = {one["written"]: one["level"] for one in audit["levels"]["wordings"]}
+    assert listed == {"B-轻微": "轻微", "一般": "中等", "较严重": "严重", "警告": "中等"}
 
 
 def test_levels_keep_their_proportions_in_every_split(tmp_path: Path) -> None:
