@@ -6,7 +6,7 @@
 | 中, 中度, 一般, 一般缺陷, 中等缺陷                        | 中等  |
 | 重, 重度, 重大, 较严重, 严重缺陷                          | 严重  |
 | a code and a separator before any of these or the levels: | the   |
-| `B-轻微`, `A、严重`, `1-轻微`, `2.一般`, `Ⅲ：严重`        | same  |
+| `B-轻微`, `A、严重`, `1-轻微`, `二、一般`, `Ⅲ：严重`      | same  |
 
 A recipe's `level_names` adds to the table, and takes out of it. Wordings are compared in Unicode's NFKC form, in which
 full-width letters and marks are the plain ones, and without white space. Any other wording is an error: a level is
@@ -31,8 +31,9 @@ _BUILT_IN = {
 }
 _WORDS = dict(zip(LEVEL_LABELS, RiskLevel, strict=True))
 
-# One letter, a number or a Roman number (whose own characters are letters in NFKC), and what parts it from the word.
-_CODE = re.compile(r"(?:[A-Za-z]|[IVXivx]{1,4}|\d{1,2})[-–—_.、,:)]+(?P<word>.+)")
+# One letter or number, Chinese and Roman ones too (those have characters of their own, which are letters in NFKC), and
+# what parts it from the word.
+_CODE = re.compile(r"(?:[A-Za-z]|[IVXivx]{1,4}|\d{1,2}|[一二三四五六七八九十]{1,2})[-–—_.、,:)]+(?P<word>.+)")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def test_white_space_around_a_level_is_no_other_wording(text: str) -> None:
             (word, MINOR)
             for word in ("B-轻微", "Ｂ－轻微", "b_轻度", "A、轻微", "1-轻微", "１．轻微", "Ⅲ：轻微", "A)轻微")
         ),
-        *((word, MODERATE) for word in ("2.一般", "II-中等", "10、中等", "B - 中等")),
+        *((word, MODERATE) for word in ("2.一般", "二、中等", "II-中等", "10、中等", "B - 中等")),
         *((word, SEVERE) for word in ("严 重", "严\u3000重", "C--严重", "3，严重")),
     ],
 )

@@ -213,7 +213,7 @@ def _hint(photo: Photo) -> str:
     if not start:
         return ": the file is empty"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
-        return ": it is HEIF, as phones write it; install riskva[heif] or convert it to JPEG"
+        return ": it is HEIF, as phones write it; pip install pillow-heif, or convert it to JPEG"
     return f"; it begins with {start!r}" + (" and is cut short" if _is_cut_short(photo) else "")
 
 

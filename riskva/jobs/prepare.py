@@ -112,6 +112,8 @@ def _prepare_part(part: Part, tables: Tables, staging: Staging, recipe: PrepareR
     survey = survey_tables(tables, part, folder, recipe)
     _check(survey, recipe, staging)
     judge(survey.bad, survey.num_rows, recipe.max_bad_share, staging.failure_path(QUARANTINE_NAME))
+    for column in recipe.strip_patterns:
+        note(f"strip_patterns: cut off in {tables.num_cut[column]} of {survey.num_rows} cells of {column}")
     work_off(tables.rows(), part, folder, survey, recipe)
     finished = FinishedPart(part, folder, survey.num_pieces, survey.num_rows, recorded(recipe), sources, tables.columns)
     finished.save()

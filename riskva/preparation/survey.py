@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riskva.errors import OutputFolderError
+from riskva.errors import DataError, OutputFolderError
 from riskva.preparation.index import Index
 from riskva.preparation.parts import Part
 from riskva.preparation.pieces import PieceFolder, in_pieces
@@ -28,6 +28,7 @@ class Survey:
     num_own: int = 0
     num_done: int = 0
     num_pieces: int = 0
+    num_grouped: int = 0
     bad: list[BadRow] = field(default_factory=list)
     finished_pieces: set[int] = field(default_factory=set)
     photo_names: set[str] = field(default_factory=set)
@@ -45,7 +46,18 @@ def survey_tables(
         if folder.holds(number, piece):
             found.finished_pieces.add(number)
             found.num_done += len(piece)
+    _check_patterns(found, tables, recipe)
     return found
+
+
+def _check_patterns(found: Survey, tables: Tables, recipe: PrepareRecipe) -> None:
+    """Raise `DataError` where a pattern finds nothing at all: a slip in it would keep private text, or part houses."""
+    hint = "on a command line, quote it: a shell eats backslashes"
+    for column, pattern in recipe.strip_patterns.items():
+        if found.num_rows and not tables.num_cut[column]:
+            raise DataError(f"strip_patterns: {pattern!r} begins no cell of {column}, so nothing is cut off; {hint}")
+    if recipe.group_pattern is not None and not found.num_grouped and len(found.bad) < found.num_rows:
+        raise DataError(f"group_pattern: {recipe.group_pattern!r} is in no cell of {recipe.group_by}; {hint}")
 
 
 def _noted(
@@ -61,6 +73,7 @@ def _noted(
         if isinstance(row, BadRow):
             found.bad.append(row)
         else:
+            found.num_grouped += row.group is not None
             _check_place(row, home)
             if stores_photos and (name := certain_name(row.photo.name)):
                 found.photo_names.add(name)

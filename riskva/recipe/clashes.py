@@ -143,7 +143,7 @@ def _streaming_clashes(values: Values) -> Iterator[Clash]:
     if values.get("cache_images"):
         yield Clash(
             ("cache_images", "streaming"),
-            "streaming is for data that nothing holds, and cache_images needs lengths that it does not measure",
+            "cannot be combined with streaming: what is kept is chosen by lengths, which streaming does not measure",
         )
 
 

@@ -83,6 +83,8 @@ class Tables:
     files: tuple[TableFile, ...]
     layout: TableLayout
     given_folder: Path | None = None
+    num_cut: Counter[str] = field(default_factory=Counter, compare=False)
+    """Cells of each column that `strip_patterns` has cut, in the last pass over the rows."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -121,12 +123,14 @@ class Tables:
         read, as when a quote never closes.
         """
         ids = _Ids(self.names)
+        self.num_cut.clear()
         number = 0
         for index, file in enumerate(self.files):
             reader = _Reader(self.layout, file, index, ids, PhotoLookup(self.photo_folders(file), IMAGE_COLUMN))
             for row in file.rows():
                 yield reader.read(row, number)
                 number += 1
+            self.num_cut.update(reader.num_cut)
 
 
 def open_tables(paths: Sequence[Path], layout: TableLayout, photo_folder: Path | None = None) -> Tables:
@@ -221,6 +225,7 @@ class _Reader:
         self._index = index
         self._ids = ids
         self._photos = photos
+        self.num_cut = Counter[str]()
         self._strips = {name: re.compile(pattern) for name, pattern in layout.strip_patterns.items()}
         self._group_pattern = re.compile(layout.group_pattern) if layout.group_pattern is not None else None
 
@@ -272,6 +277,7 @@ class _Reader:
         match = pattern.match(text.strip()) if pattern else None
         if match is None or not match.group():
             return text
+        self.num_cut[column] += 1
         rest = text.strip()[match.end() :]
         return _SEPARATORS.sub("", rest, count=1)
 

@@ -1,6 +1,6 @@
 """Excel workbooks as tables: one sheet, read row by row, with the values that Excel saved for its formulas.
 
-Needs openpyxl (`pip install "riskva[xlsx]"`).
+Needs openpyxl (the extra `xlsx`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _check_readable(path: Path) -> None:
     if path.suffix.lower() in FOREIGN_SUFFIXES:
         raise DataError(f"{path}: {path.suffix} workbooks cannot be read; save it as .xlsx, or as CSV in UTF-8")
     if importlib.util.find_spec("openpyxl") is None:
-        raise DataError(f'{path}: reading Excel workbooks takes openpyxl; pip install "riskva[xlsx]", or save as CSV')
+        raise DataError(f"{path}: reading Excel workbooks takes openpyxl; pip install openpyxl, or save as CSV")
     with path.open("rb") as stream:
         start = stream.read(8)
     if not start.startswith((b"PK", b"\xd0\xcf")):

@@ -335,13 +335,27 @@ def test_private_prefixes_stand_in_no_file_that_is_written(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"strip_patterns": {"data_缺陷描述": "d+-d+"}}, r"strip_patterns: 'd\+-d\+' begins no cell of data_缺陷描述"),
+        ({"group_by": "房屋", "group_pattern": "d+"}, r"group_pattern: 'd\+' is in no cell of 房屋"),
+    ],
+)
+def test_a_pattern_that_finds_nothing_is_a_slip(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    table = make_table(tmp_path / "in")
+    for job in (prepare.run, prepare.plan):
+        with pytest.raises(DataError, match=message):
+            job(recipe(table, tmp_path / "out", **keys))
+
+
 def test_what_was_amiss_elsewhere_than_in_a_photos_file_can_be_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, out = make_table(tmp_path / "in"), tmp_path / "out"
 
     def fail(*_: object) -> None:
-        raise ImageError("install riskva[heif]", "image_unreadable")
+        raise ImageError("pip install pillow-heif", "image_unreadable")
 
     with monkeypatch.context() as patch:
         patch.setattr("riskva.preparation.photo_work.reencode", fail)
