@@ -14,7 +14,7 @@ from riskva.preparation.parts import Part
 from riskva.preparation.pieces import DoneRow, PieceFolder, file_state, in_pieces
 from riskva.preparation.survey import Survey
 from riskva.recipe import PrepareRecipe
-from riskva.tables.records import BadRow, DefectRecord, PreparedRow, StoredPhoto
+from riskva.tables.records import BadRow, DefectRecord, GoodRow, PreparedRow, StoredPhoto
 
 
 def work_off(
@@ -61,9 +61,6 @@ def prepare_row(row: DefectRecord | BadRow, recipe: PrepareRecipe) -> DoneRow:
         perceptual_hash=made.perceptual_hash,
         is_unchanged=made.is_unchanged,
     )
-    facts = {name: getattr(row, name) for name in _ROW_FACTS}
+    facts = {name: getattr(row, name) for name in GoodRow.__dataclass_fields__}
     stays = made.is_unchanged and photo.source is not None
     return DoneRow(PreparedRow(photo=photo, **facts), None if stays else made.data, state)
-
-
-_ROW_FACTS = ("number", "table", "line", "id", "report", "cells", "group", "split", "level_as_written")

@@ -19,7 +19,7 @@ from riskva.data.paths import is_file
 from riskva.errors import DataError
 from riskva.files import remove_folder, write_json, write_whole
 from riskva.report import RiskLevel, RiskReport
-from riskva.tables.records import BadRow, DefectRecord, PreparedRow, StoredPhoto
+from riskva.tables.records import BadRow, DefectRecord, GoodRow, PreparedRow, StoredPhoto
 
 ROWS_PER_PIECE = 256
 """How much work a killed run loses at most."""
@@ -216,7 +216,8 @@ def _to_json(row: PreparedRow | BadRow) -> dict[str, Any]:
     return {**facts, "level": int(row.report.level), "texts": dict(row.report.texts), "photo": photo}
 
 
-_PLAIN = ("number", "table", "line", "id", "cells", "group", "split", "level_as_written")
+# A report is a value of its own; all else of a row is plain JSON.
+_PLAIN = tuple(name for name in GoodRow.__dataclass_fields__ if name != "report")
 
 
 def _from_json(line: dict[str, Any], photos: Path) -> PieceRow:

@@ -131,7 +131,9 @@ class PrepareRecipe(ReportKeys):
     column_names: Mapping[str, str] = Field(
         {}, description="What the tables call a column: what RisKVA calls it, as in {照片: image_path}."
     )
-    excel_sheet: str | None = Field(None, description="The sheet of .xlsx tables; default: the first.")
+    excel_sheet: str | None = Field(
+        None, description="The sheet of .xlsx tables; default: the first that is not hidden."
+    )
     level_names: Mapping[str, str | None] = Field(
         {}, description="Other words for the levels, as in {一般: 中等}, on top of the built-in ones; null drops one."
     )
