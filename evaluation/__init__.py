@@ -1,7 +1,7 @@
 """From predictions to scores: reads generated answers, scores them, prints a table; needs no model.
 
     predictions = read_predictions(Path("generated_predictions.jsonl"))
-    print(render_table(score(predictions, report_format)))
+    print(render_table(score(predictions, Scoring())))
 
 Names are loaded when first used, so that importing this package, or `evaluation.levels` alone, loads no heavy library.
 """
@@ -12,23 +12,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evaluation.comparison import compare as compare
+    from evaluation.evaluated import Evaluation as Evaluation
     from evaluation.levels import level_scores as level_scores
     from evaluation.predictions import Prediction as Prediction
     from evaluation.predictions import read_predictions as read_predictions
-    from evaluation.scoring import Metrics as Metrics
+    from evaluation.sample_scores import Scoring as Scoring
     from evaluation.scoring import score as score
     from evaluation.table import render_table as render_table
 
 _HOMES = {
-    "Metrics": "evaluation.scoring",
+    "Evaluation": "evaluation.evaluated",
     "Prediction": "evaluation.predictions",
+    "Scoring": "evaluation.sample_scores",
+    "compare": "evaluation.comparison",
     "level_scores": "evaluation.levels",
     "read_predictions": "evaluation.predictions",
     "render_table": "evaluation.table",
     "score": "evaluation.scoring",
 }
 
-__all__ = ["Metrics", "Prediction", "level_scores", "read_predictions", "render_table", "score"]
+__all__ = [
+    "Evaluation",
+    "Prediction",
+    "Scoring",
+    "compare",
+    "level_scores",
+    "read_predictions",
+    "render_table",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

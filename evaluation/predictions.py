@@ -1,7 +1,9 @@
-"""`generated_predictions.jsonl`: one answer a line, with what it was asked and what was expected.
+"""Answers and what was expected: `generated_predictions.jsonl`, LLaMA-Factory's files, or a CSV table.
 
-The keys `prompt`, `predict` and `label` are LLaMA-Factory's, so its files are read as they are; RisKVA adds `id`,
-`image`, `level`, `level_probability`, `finish_reason` and, for a row that could not be predicted, `error`.
+JSONL has one answer a line, under LLaMA-Factory's keys `prompt`, `predict` and `label`; RisKVA adds `id`, `image`,
+`group`, `level`, `level_probability`, `level_probabilities`, `finish_reason` and, for a row that could not be
+predicted, `error`. A CSV or TSV table has the same names as columns, of which `predict` and `label` are needed; cells
+may hold line breaks, and encoding and delimiter are found as for tables of defects (see `riskva.csvfile`).
 """
 
 from __future__ import annotations
@@ -12,20 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riskva.csvfile import DELIMITERS, CsvFile, open_csv
 from riskva.errors import DataError, MissingDataError
+from riskva.paths import is_file, is_folder
 from riskva.report import LEVEL_LABELS
+
+FILE_NAME = "generated_predictions.jsonl"
+"""What `stage: predict` and LLaMA-Factory call their answers."""
 
 NUM_LISTED = 5
 OPTIONAL_TEXTS = ("finish_reason", "error")
+NEEDED_COLUMNS = ("predict", "label")
+
+CSV_SUFFIXES = (".csv", ".tsv", ".tab")
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+# By how much rounded probabilities of three levels may miss 1 together.
+_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One row: `predict` is the model's text, `label` the expected one.
 
-    `image` names the photo, or is a tuple of names where a row has none or several. `level` is the Chinese level that
-    was read from the answer, `level_probability` (0 to 1) the model's confidence in it. `error` says why the row has no
-    answer; None means that it has one.
+    `image` names the photo, or is a tuple of names where a row has none or several. `group` says which rows belong
+    together (a house), None where that is not known. `level` is the Chinese level that was read from the answer,
+    `level_probability` (0 to 1) the model's confidence in it, `level_probabilities` (3,) its belief in each level from
+    轻微 to 严重. `error` says why the row has no answer; None means that it has one.
     """
 
     id: str
@@ -33,8 +48,10 @@ class Prediction:
     predict: str
     label: str
     image: str | tuple[str, ...] | None = None
+    group: str | None = None
     level: str | None = None
     level_probability: float | None = None
+    level_probabilities: tuple[float, ...] | None = None
     finish_reason: str | None = None
     error: str | None = None
 
@@ -45,20 +62,27 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of a `generated_predictions.jsonl`, in order, failed ones included; an absent id is the line number.
+    """The rows of a file of predictions, in order, failed ones included; an absent id is the line's number.
 
-    Raises `MissingDataError` when there is no such file, `DataError` when it is empty, is not UTF-8, or has bad lines:
-    all of them are counted and the first few listed.
+    Files that end in .csv, .tsv or .tab are tables, and those in .jsonl, .json or .ndjson are JSONL; of others, the
+    first character decides. Raises `MissingDataError` when there is no such file, and `DataError` when it is empty,
+    lacks a column, cannot be decoded, or has bad rows or ids that stand twice: all of them are counted and the first
+    few listed.
     """
+    _check_is_file(path)
+    is_table = _is_table(path)
     predictions: list[Prediction] = []
     faults: list[str] = []
-    for number, line in _lines(path):
+    lines: dict[str, int] = {}
+    for number, row in _table_rows(path) if is_table else _json_rows(path):
         try:
-            predictions.append(_parse_line(line, number))
+            one = _parsed(row, number)
+            _check_id(one.id, lines.setdefault(one.id, number), number)
+            predictions.append(one)
         except DataError as fault:
             faults.append(f"{path}:{number}: {fault}")
     if faults:
-        raise DataError(_summary(path, faults))
+        raise DataError(_summary(path, faults, is_table))
     if not predictions:
         raise DataError(
             f"{path}: no predictions in this file; run `stage: predict` (or eval without predictions:) first"
@@ -66,13 +90,31 @@ def read_predictions(path: Path) -> list[Prediction]:
     return predictions
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _check_is_file(path: Path) -> None:
+    if is_folder(path):
+        raise MissingDataError(f"{path}: is a folder; predictions: names the file in it")
+    if not is_file(path):
+        raise MissingDataError(
+            f"{path}: no such file; predictions: names a generated_predictions.jsonl, or a CSV table"
+        )
+
+
+def _is_table(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in (*CSV_SUFFIXES, *JSON_SUFFIXES):
+        return suffix in CSV_SUFFIXES
+    with path.open("rb") as stream:
+        start = stream.read(4096)
+    return bool(start.strip()) and not start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+Unread = str
+"""A line of JSON yet to be parsed."""
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Unread]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MissingDataError(f"{path}: no such file; predictions: names a generated_predictions.jsonl") from None
-    except IsADirectoryError:
-        raise MissingDataError(f"{path}: is a folder; predictions: names the file in it") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
     for number, line in enumerate(text.split("\n"), start=1):
@@ -80,32 +122,102 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _parse_line(line: str, number: int) -> Prediction:
+def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | DataError]]:
+    marks = sorted(DELIMITERS, key=lambda mark: mark != "\t") if path.suffix.lower() != ".csv" else [*DELIMITERS]
+    file = open_csv(path, lambda header: set(NEEDED_COLUMNS) <= set(header), marks)
+    _check_columns(file)
+    for row in file.rows():
+        if fault := file.fault(row):
+            yield row.line, DataError(fault[1])
+            continue
+        try:
+            yield row.line, _from_cells(file.cells(row))
+        except DataError as error:
+            yield row.line, error
+
+
+def _check_columns(file: CsvFile) -> None:
+    if missing := [name for name in NEEDED_COLUMNS if name not in file.columns]:
+        raise DataError(
+            f"{file.path}: columns missing: {', '.join(missing)}; found ({file.label}): {', '.join(file.columns)}. The "
+            "first row must name the columns: predict for answers, label for what was expected"
+        )
+    known = Prediction.__dataclass_fields__
+    if doubled := [name for name in known if file.columns.count(name) > 1]:
+        raise DataError(f"{file.path}: columns stand twice: {', '.join(doubled)}; rename or remove one of each")
+
+
+def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
+    """A row of a table as JSONL has it: cells without text are absent, other than those of answers and labels."""
+    filled = {name: cell.strip() for name, cell in cells.items() if cell.strip()}
+    texts = {name: cells[name].replace("\r\n", "\n") for name in ("prompt", *NEEDED_COLUMNS) if name in cells}
+    numbers = {name: _number(name, filled[name]) for name in ("level_probability",) if name in filled}
+    lists = {name: _json_cell(name, filled[name]) for name in ("level_probabilities",) if name in filled}
+    return filled | texts | numbers | lists
+
+
+def _number(name: str, cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise DataError(f"{name}: expected a number from 0 to 1, found {cell!r}; write 0.87, not 87%") from None
+
+
+def _json_cell(name: str, cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise DataError(f"{name}: expected three numbers as [0.7, 0.2, 0.1], found {cell!r}") from None
+
+
+def _parsed(row: Unread | Mapping[str, Any] | DataError, number: int) -> Prediction:
+    if isinstance(row, DataError):
+        raise row
+    return _prediction(_loaded(row) if isinstance(row, str) else row, number)
+
+
+def _loaded(line: Unread) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise DataError("nested too deeply") from error
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _prediction(row: Mapping[str, Any], number: int) -> Prediction:
     optional = {key: _text(row, key, needed=False) for key in OPTIONAL_TEXTS}
     answered = optional["error"] is None
     return Prediction(
-        id=_identity(row, number),
+        id=_name(row, "id") or str(number),
         prompt=_text(row, "prompt", needed=False) or "",
         predict=_text(row, "predict", needed=answered) or "",
         label=_text(row, "label", needed=answered) or "",
         image=_image(row),
+        group=_name(row, "group"),
         level=_level(row),
         level_probability=_probability(row),
+        level_probabilities=_probabilities(row),
         **optional,
     )
 
 
-def _identity(row: Mapping[str, Any], number: int) -> str:
-    value = row.get("id")
+def _check_id(one: str, first: int, number: int) -> None:
+    if first != number:
+        raise DataError(
+            f"id {one!r} stands on line {first} already; give each row an id of its own, or none (then its line counts)"
+        )
+
+
+def _name(row: Mapping[str, Any], key: str) -> str | None:
+    """What a row or its group is called: text or a whole number; None where it has no name."""
+    value = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(row, "id", needed=False) or str(number)
+    return _text(row, key, needed=False) or None
 
 
 def _text(row: Mapping[str, Any], key: str, needed: bool) -> str | None:
@@ -142,14 +254,39 @@ def _probability(row: Mapping[str, Any]) -> float | None:
     value = row.get("level_probability")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not _is_share(value):
         raise DataError(f"level_probability: expected a number from 0 to 1, found {value!r}")
     return float(value)
 
 
-def _summary(path: Path, faults: list[str]) -> str:
+def _probabilities(row: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """(3,) in the order of the levels; given in that order, or by level."""
+    value = row.get("level_probabilities")
+    if value is None:
+        return None
+    names = ", ".join(LEVEL_LABELS)
+    if isinstance(value, dict):
+        if set(value) != set(LEVEL_LABELS):
+            raise DataError(f"level_probabilities: expected the keys {names}, found {', '.join(value) or 'none'}")
+        value = [value[label] for label in LEVEL_LABELS]
+    if not isinstance(value, list) or len(value) != len(LEVEL_LABELS) or not all(map(_is_share, value)):
+        raise DataError(f"level_probabilities: expected three numbers from 0 to 1, for {names}; found {value!r}")
+    if abs(sum(value) - 1) > _SUM_TOLERANCE + 1e-9:
+        raise DataError(
+            f"level_probabilities: expected numbers that add up to 1, found {value!r}, which make {sum(value):g}; "
+            "divide them by their sum"
+        )
+    return tuple(map(float, value))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _summary(path: Path, faults: list[str], is_table: bool) -> str:
     listed = faults[:NUM_LISTED]
     if len(faults) > NUM_LISTED:
         listed.append(f"… and {len(faults) - NUM_LISTED} more")
-    head = f"{path}: {len(faults)} bad line(s); each line must be one JSON object with the texts predict and label."
+    form = "row must have the cells" if is_table else "line must be one JSON object with the texts"
+    head = f"{path}: {len(faults)} bad line(s); each {form} predict and label."
     return "\n  ".join([head + " Mend or remove them, or predict again:", *listed])

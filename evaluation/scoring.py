@@ -1,102 +1,148 @@
-"""From predictions to `metrics.json`: every number beside its floor."""
+"""From answers to an evaluation: every number beside its floors, with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import version
-from tempfile import TemporaryDirectory
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import evaluate
-
-from evaluation.field_scores import FieldScores, FormatValidity, read_answer
-from evaluation.levels import LevelScores
+from evaluation.baselines import constant_report, nearest_reports
+from evaluation.evaluated import Baseline, BaselineKind, Evaluation
+from evaluation.levels import LevelScores, level_scores
 from evaluation.predictions import Prediction
-from evaluation.report_fields.report_fields import ReportFields
-from evaluation.risk_level.risk_level import RiskLevelMetric
-from evaluation.rouge_zh.rouge_zh import RougeZh
-from evaluation.text_overlap import RougeBesideFloor, most_frequent, signature
+from evaluation.resampling import Resampling
+from evaluation.sample_scores import SampleScore, Scoring, score_samples
+from evaluation.signature import signature
+from evaluation.tally import Tally, tally
+from evaluation.verdict import Evidence, findings
+from riskva.console import progress
 from riskva.errors import DataError
-from riskva.report import ReportFormat, RiskReport, Unparsed
+from riskva.report import RiskReport, Unparsed
 
-WHOLE = "whole"
 NUM_LISTED = 5
 
-
-class Metrics(TypedDict):
-    """`metrics.json`, ready for `json.dump`: shares are 0 to 1, `rouge` and `bleu` are in percent.
-
-    `num_failed` rows could not be predicted and are scored as empty answers. `num_unparsed_references` rows count for
-    whole texts and the answers' form, and not for levels and fields. `rouge` has `whole` and one entry a text field.
-    """
-
-    num_samples: int
-    num_failed: int
-    num_unparsed_references: int
-    risk_level: LevelScores
-    format: FormatValidity
-    rouge: dict[str, RougeBesideFloor]
-    bleu: float
-    floor_bleu: float
-    signature: dict[str, str]
+BASELINES: Mapping[BaselineKind, tuple[str, str]] = {
+    "constant": ("固定答案", "one constant answer"),
+    "nearest": ("最近训练文本", "nearest training report"),
+    "blanked": ("灰色照片", "grey photos"),
+}
+"""What the baselines are called."""
 
 
-def score(predictions: Sequence[Prediction], report_format: ReportFormat) -> Metrics:
-    """All scores of `predictions`; neither the order of rows nor the time of day changes them.
+def score(
+    predictions: Sequence[Prediction],
+    scoring: Scoring,
+    training: Sequence[RiskReport] = (),
+    blanked: Sequence[Prediction] | None = None,
+) -> Evaluation:
+    """All that is to be known of `predictions`; neither the order of rows nor the time of day changes it.
 
-    Raises `DataError` when there are no rows, or when no row's label is a report of this format.
+    Floors come from the `training` reports; without any, from the labels of the predictions themselves, and there is no
+    nearest one. `blanked` are the same model's answers to grey photos, row for row. Raises `DataError` when there are
+    no rows, or when no row's label is a report of the format.
     """
     if not predictions:
         raise DataError("no predictions to score: the file or data set is empty")
-    answers = [row.answer for row in predictions]
-    labels = [row.label for row in predictions]
-    expected = [report_format.parse(label) for label in labels]
-    _check_references(predictions, expected)
-    fields: FieldScores = _compute(ReportFields, answers, labels, report_format=report_format)
-    return Metrics(
-        num_samples=len(predictions),
-        num_failed=sum(row.error is not None for row in predictions),
-        num_unparsed_references=fields["num_unparsed_references"],
-        risk_level=_score_levels(answers, expected, report_format),
-        format=fields["format"],
-        rouge={WHOLE: fields["whole"], **fields["fields"]},
-        bleu=_compute(RougeZh, answers, labels)["bleu-4"],
-        floor_bleu=_compute(RougeZh, [most_frequent(labels)] * len(labels), labels)["bleu-4"],
-        signature={**signature(), "macro_f1": f"scikit-learn {version('scikit-learn')}, three levels, zero_division 0"},
+    _check_references(predictions, scoring)
+    samples = _scored(predictions, scoring, "scoring")
+    own = run_tally(samples, scoring)
+    constant, answers = _baselines(predictions, samples, scoring, training)
+    if blanked is not None:
+        answers["blanked"] = blanked
+    tallies = {
+        kind: run_tally(_scored(rows, scoring, f"floor: {BASELINES[kind][1]}"), scoring)
+        for kind, rows in answers.items()
+    }
+    levels = _levels(predictions, samples, scoring, constant)
+    spread = Resampling.of(samples)
+    evidence = Evidence(
+        predictions=predictions,
+        samples=samples,
+        defect_label=scoring.defect_label,
+        levels=levels,
+        scores=own.scores(),
+        intervals=spread.intervals(own),
+        constant=tallies["constant"].scores(),
+        leads=spread.leads(tallies["constant"], own),
+        blanked=tallies["blanked"].scores() if "blanked" in tallies else None,
+        nearest=tallies["nearest"].scores() if "nearest" in tallies else None,
+    )
+    return Evaluation(
+        scoring=scoring,
+        predictions=predictions,
+        samples=samples,
+        levels=levels,
+        scores=evidence.scores,
+        intervals=evidence.intervals,
+        baselines=tuple(Baseline(kind, *BASELINES[kind], counted.scores()) for kind, counted in tallies.items()),
+        num_groups=len(set(spread.groups)) if spread.groups else None,
+        signature=signature(predictions, scoring, _floors_in_words(training), spread.in_words()),
+        findings=findings(evidence),
+        leads=evidence.leads,
     )
 
 
-def _check_references(predictions: Sequence[Prediction], expected: Sequence[RiskReport | Unparsed]) -> None:
-    unparsed = [
-        f"id {row.id}: {parsed.reason}"
-        for row, parsed in zip(predictions, expected, strict=True)
-        if isinstance(parsed, Unparsed)
-    ]
-    if len(unparsed) == len(predictions):
-        listed = "\n  ".join(unparsed[:NUM_LISTED])
-        raise DataError(
-            f"none of the {len(predictions)} labels is a report of the expected format; "
-            f"set answer_fields to the fields that the data was made with:\n  {listed}"
-        )
+def run_tally(samples: Sequence[SampleScore], scoring: Scoring) -> Tally:
+    """The samples' tally under `scoring`."""
+    return tally(samples, scoring.report_format.text_labels, scoring.costs)
 
 
-def _score_levels(
-    answers: Sequence[str], expected: Sequence[RiskReport | Unparsed], report_format: ReportFormat
+def _scored(predictions: Sequence[Prediction], scoring: Scoring, what: str) -> list[SampleScore]:
+    return list(progress(score_samples(predictions, scoring), len(predictions), what))
+
+
+def _baselines(
+    predictions: Sequence[Prediction],
+    samples: Sequence[SampleScore],
+    scoring: Scoring,
+    training: Sequence[RiskReport],
+) -> tuple[RiskReport, dict[BaselineKind, Sequence[Prediction]]]:
+    """The constant report, and by baseline what it answers to every row."""
+    render = scoring.report_format.render
+    expected = [one.expected for one in samples if one.expected is not None]
+    constant = constant_report(training or expected, scoring.report_format)
+    answers: dict[BaselineKind, Sequence[Prediction]] = {
+        "constant": [_answering(row, render(constant)) for row in predictions]
+    }
+    if training:
+        nearest = iter(nearest_reports(expected, training))
+        copied = [constant if one.expected is None else next(nearest) for one in samples]
+        answers["nearest"] = [_answering(row, render(one)) for row, one in zip(predictions, copied, strict=True)]
+    return constant, answers
+
+
+def _answering(row: Prediction, answer: str) -> Prediction:
+    return replace(row, predict=answer, error=None, level_probability=None, level_probabilities=None)
+
+
+def _levels(
+    predictions: Sequence[Prediction], samples: Sequence[SampleScore], scoring: Scoring, constant: RiskReport
 ) -> LevelScores:
-    pairs = [
-        (read_answer(answer, report_format), report)
-        for answer, report in zip(answers, expected, strict=True)
-        if isinstance(report, RiskReport)
-    ]
-    levels = [int(answer.level) if isinstance(answer, RiskReport) else None for answer, _ in pairs]
-    scores: LevelScores = _compute(RiskLevelMetric, levels, [int(report.level) for _, report in pairs])
-    return scores
+    known = [(row, one, one.expected.level) for row, one in zip(predictions, samples, strict=True) if one.expected]
+    return level_scores(
+        [one.answered_level for _, one, _ in known],
+        [level for _, _, level in known],
+        scoring.costs,
+        probabilities=[row.level_probabilities for row, _, _ in known],
+        confidences=[row.level_probability for row, _, _ in known],
+        floor_level=constant.level,
+    )
 
 
-def _compute(
-    metric: type[evaluate.Metric], predictions: Sequence[Any], references: Sequence[Any], **options: Any
-) -> Any:
-    # a folder of its own: the shared cache may be read-only, or in use by another run
-    with TemporaryDirectory() as folder:
-        module = metric(cache_dir=folder, keep_in_memory=True)
-        return module.compute(predictions=predictions, references=references, **options)
+def _check_references(predictions: Sequence[Prediction], scoring: Scoring) -> None:
+    unparsed: list[str] = []
+    for row in predictions:
+        parsed = scoring.report_format.parse(row.label)
+        if not isinstance(parsed, Unparsed):
+            return
+        unparsed.append(f"id {row.id}: {parsed.reason}")
+    listed = "\n  ".join(unparsed[:NUM_LISTED])
+    raise DataError(
+        f"none of the {len(predictions)} labels is a report of the expected format; "
+        f"set answer_fields to the fields that the data was made with:\n  {listed}"
+    )
+
+
+def _floors_in_words(training: Sequence[RiskReport]) -> str:
+    if not training:
+        return "from the labels of the scored rows themselves"
+    return f"from {len(training)} training reports"

@@ -1,26 +1,26 @@
-"""The scores as a person reads them in a terminal: each beside its floor, columns aligned around Chinese labels."""
+"""The scores as a person reads them in a terminal: each beside its floors, columns aligned around Chinese labels."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from evaluation.scoring import Metrics
-    from evaluation.text_overlap import RougeScores
+from evaluation.evaluated import Evaluation, Interval
+from evaluation.levels import UNPARSED
+from evaluation.sample_scores import WHOLE
+from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, ScoreName, text_names
 
 NUM_REASONS = 5
 REASON_WIDTH = 72
-UNKNOWN = "–"
 
 Row = Sequence[str]
 
 
-def render_table(metrics: Metrics) -> str:
-    """`metrics` as lines of text without a last line break; needs a font whose Chinese is two columns wide."""
-    blocks = (_summary(metrics), _levels(metrics), _per_level(metrics), _texts(metrics), _signature(metrics))
-    return "\n\n".join("\n".join(block) for block in blocks)
+def render_table(evaluation: Evaluation) -> str:
+    """`evaluation` as lines of text without a last line break; needs a font whose Chinese is two columns wide."""
+    blocks = (_summary, _scores, _per_level, _texts, _findings, _signature)
+    return "\n\n".join("\n".join(block(evaluation)) for block in blocks)
 
 
 def display_width(text: str) -> int:
@@ -28,11 +28,6 @@ def display_width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
-
-
-def shown_share(value: float | None) -> str:
-    """A share of 0 to 1 as tables show it, `UNKNOWN` for None."""
-    return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def aligned(rows: Sequence[Row]) -> Iterator[str]:
@@ -45,72 +40,91 @@ def aligned(rows: Sequence[Row]) -> Iterator[str]:
         ).rstrip()
 
 
+def shown_interval(interval: Interval | None, name: ScoreName) -> str:
+    """An interval with the digits of its score."""
+    return UNKNOWN if interval is None else f"{name.shown(interval[0])} to {name.shown(interval[1])}"
+
+
 def _padding(cell: str, width: int) -> str:
     return " " * (width - display_width(cell))
 
 
-def _summary(metrics: Metrics) -> Iterator[str]:
-    form = metrics["format"]
-    num_samples = metrics["num_samples"]
-    yield f"{num_samples} rows scored"
-    if metrics["num_failed"]:
-        yield f"{metrics['num_failed']} of them failed: scored as empty answers"
-    if metrics["num_unparsed_references"]:
-        yield f"{metrics['num_unparsed_references']} label(s) are no reports: left out of levels and fields"
-    yield f"{form['num_valid']} of {num_samples} answers are reports ({form['valid_rate']:.1%})"
-    reasons = list(form["invalid_reasons"].items())
-    for reason, count in reasons[:NUM_REASONS]:
+def _summary(evaluation: Evaluation) -> Iterator[str]:
+    samples = evaluation.samples
+    groups = f" in {evaluation.num_groups} groups" if evaluation.num_groups is not None else ""
+    yield f"{len(samples)} rows scored{groups}"
+    if num_failed := sum(row.error is not None for row in evaluation.predictions):
+        yield f"{num_failed} of them failed: scored as empty answers"
+    if num_unparsed := sum(one.expected is None for one in samples):
+        yield f"{num_unparsed} label(s) are no reports: left out of levels and fields"
+    reasons = Counter(one.reading.reason for one in samples if one.reading.reason is not None)
+    num_valid = len(samples) - reasons.total()
+    yield f"{num_valid} of {len(samples)} answers are reports ({num_valid / len(samples):.1%})"
+    for reason, count in reasons.most_common(NUM_REASONS):
         yield f"  {count} × {_shortened(reason)}"
     if len(reasons) > NUM_REASONS:
         yield f"  … and {len(reasons) - NUM_REASONS} other reasons"
 
 
-def under_call_rate(metrics: Metrics) -> float | None:
-    """The share of under-calls; None where no answer is a report, since its 0 would look like a virtue."""
-    return metrics["risk_level"]["under_call_rate"] if metrics["format"]["num_valid"] else None
+def _scores(evaluation: Evaluation) -> Iterator[str]:
+    names = (*LEVEL_NAMES, *FORM_NAMES, *NAMING_NAMES)
+    floors = evaluation.baselines
+    rows: list[Row] = [("", "score", "95 % interval", *(one.en for one in floors))]
+    for name in names:
+        value, interval = evaluation.scores[name.name], evaluation.intervals.get(name.name)
+        rows.append(
+            (
+                name.en + (" (less is better)" if name.lower_is_better else ""),
+                name.shown(value),
+                shown_interval(interval, name),
+                *(name.shown(one.scores[name.name]) for one in floors),
+            )
+        )
+    yield from aligned(rows)
+    if any(one.kind == "nearest" for one in floors):
+        yield "nearest training report: chosen knowing the truth, the most that copying could reach; no floor"
 
 
-def _levels(metrics: Metrics) -> Iterator[str]:
-    scores = metrics["risk_level"]
-    yield from aligned(
-        [
-            ("risk level", "score", f"floor (always {scores['floor_level']})"),
-            ("accuracy", shown_share(scores["accuracy"]), shown_share(scores["floor_accuracy"])),
-            ("macro-F1", shown_share(scores["macro_f1"]), shown_share(scores["floor_macro_f1"])),
-            ("recall of 严重", shown_share(scores["severe_recall"]), ""),
-            ("under-called", shown_share(under_call_rate(metrics)), ""),
-        ]
-    )
-
-
-def _per_level(metrics: Metrics) -> Iterator[str]:
-    scores = metrics["risk_level"]
-    answers = list(next(iter(scores["confusion"].values())))
-    header = ("level", "precision", "recall", "F1", "rows", *(f"→{answer}" for answer in answers))
-    rows: list[Row] = [header]
-    for label, one in scores["per_level"].items():
+def _per_level(evaluation: Evaluation) -> Iterator[str]:
+    levels = evaluation.levels
+    answers = list(next(iter(levels["confusion"].values())))
+    rows: list[Row] = [("level", "precision", "recall", "F1", "rows", *(f"→{answer}" for answer in answers))]
+    for label, one in levels["per_level"].items():
         recall, f1 = (one["recall"], one["f1"]) if one["support"] else (None, None)
-        counts = (str(count) for count in scores["confusion"][label].values())
-        shares = map(shown_share, (one["precision"], recall, f1))
+        counts = (str(count) for count in levels["confusion"][label].values())
+        shares = (UNKNOWN if value is None else f"{value:.3f}" for value in (one["precision"], recall, f1))
         rows.append((label, *shares, str(one["support"]), *counts))
     yield from aligned(rows)
+    if any(counts[UNPARSED] for counts in levels["confusion"].values()):
+        yield "an unparsed answer counts as wrong, and costs what the worst level would"
 
 
-def _texts(metrics: Metrics) -> Iterator[str]:
-    rows: list[Row] = [("text, percent", "ROUGE-1", "floor", "ROUGE-2", "floor", "ROUGE-L", "floor")]
-    for name, scores in sorted(metrics["rouge"].items(), key=lambda item: item[0] == "whole"):
-        pairs = zip(_percents(scores), _percents(scores["floor"]), strict=True)
-        rows.append((name, *(cell for pair in pairs for cell in pair)))
+def _texts(evaluation: Evaluation) -> Iterator[str]:
+    names = {name.name: name for name in text_names(evaluation.scoring.report_format.text_labels)}
+    floors = evaluation.baselines
+    header = ("text, percent", "ROUGE-1", "ROUGE-2", "ROUGE-L", "95 % interval", *(one.en for one in floors))
+    rows: list[Row] = [header]
+    for label in (*evaluation.scoring.report_format.text_labels, WHOLE):
+        first, second, longest = (names[f"rouge.{label}.rouge-{kind}"] for kind in "12l")
+        cells = (one.shown(evaluation.scores[one.name]) for one in (first, second, longest))
+        rows.append((label, *cells, *_beside(evaluation, longest)))
+    bleu = names["bleu"]
+    rows.append(("BLEU-4 whole", "", "", bleu.shown(evaluation.scores["bleu"]), *_beside(evaluation, bleu)))
     yield from aligned(rows)
-    yield f"BLEU-4 of whole texts {metrics['bleu']:.1f}, floor {metrics['floor_bleu']:.1f}"
 
 
-def _percents(scores: RougeScores) -> tuple[str, str, str]:
-    return f"{scores['rouge-1']:.1f}", f"{scores['rouge-2']:.1f}", f"{scores['rouge-l']:.1f}"
+def _beside(evaluation: Evaluation, name: ScoreName) -> Iterator[str]:
+    yield shown_interval(evaluation.intervals.get(name.name), name)
+    yield from (name.shown(one.scores[name.name]) for one in evaluation.baselines)
 
 
-def _signature(metrics: Metrics) -> Iterator[str]:
-    for what, text in metrics["signature"].items():
+def _findings(evaluation: Evaluation) -> Iterator[str]:
+    for one in evaluation.findings:
+        yield f"{one.severity}: {one.en}"
+
+
+def _signature(evaluation: Evaluation) -> Iterator[str]:
+    for what, text in evaluation.signature.items():
         yield f"{what}: {text}"
 
 

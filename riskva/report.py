@@ -1,8 +1,9 @@
 """The risk report and its text form: the one place that knows what an answer looks like.
 
-Training text is written by `ReportFormat.render`, answers are read by `ReportFormat.parse`, and
+Training text is written by `ReportFormat.render` and read back by `ReportFormat.parse`, and
 `parse(render(report)) == report` for every report whose texts are normalised. A text that does not fit is `Unparsed`,
-with the reason; it never gets a level.
+with the reason; it never gets a level. What a model answers is read by `ReportFormat.read_answer`, which is tolerant of
+its form and never of its level.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import enum
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from riskva.errors import ReportError, UnknownLevelError
+from riskva.labelled_text import MAX_LABEL, Found, Tolerance, find_fields, find_json
 
 
 class RiskLevel(enum.IntEnum):
@@ -38,13 +40,15 @@ class RiskLevel(enum.IntEnum):
         for level, label in zip(cls, LEVEL_LABELS, strict=True):
             if word == label:
                 return level
-        raise UnknownLevelError(f"unknown risk level {text!r}: expected one of {', '.join(LEVEL_LABELS)}")
+        raise UnknownLevelError(_unknown_level(text))
 
 
 LEVEL_LABELS = ("轻微", "中等", "严重")
 
-BOLD_LABEL = re.compile(r"^[ \t]*\*\*(?P<label>[^*\n:：]+?)[ \t]*(?:\*\*[ \t]*[:：]|[:：]\*\*)", re.MULTILINE)
-"""A line that begins as a field does, whatever its label."""
+NUM_SHOWN = 40
+
+LEVEL_MARKS = (("**", "**"), ('"', '"'), ("'", "'"), ("`", "`"), ("“", "”"), ("‘", "’"), ("「", "」"), ("【", "】"))
+"""What may stand before and behind the word of a level in an answer."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,30 @@ class Unparsed:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What an answer says, read with tolerance for its form and none for its level.
+
+    `report` is None where a field is missing, empty or stands twice, or the level is none of the three; `reason` then
+    says so in words for a person. `texts` are the fields' texts that could be read all the same, by label. `missing`
+    are labels of the format that the answer lacks or leaves empty, `extra` labels that the format does not have.
+    `tolerated` are the departures from the rendered form that were read over, values of
+    `riskva.labelled_text.Tolerance`; a report without any is exactly what `render` writes.
+    """
+
+    report: RiskReport | None
+    reason: str | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    tolerated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportFormat:
     """The fields of a report, in the order in which they are written.
 
-    Raises `ReportError` unless labels are distinct, free of `*`, colons, line breaks and blanks around them, and one
-    field is the level.
+    Raises `ReportError` unless labels are distinct, free of `*`, colons, line breaks and blanks around them, at most
+    60 characters long, and one field is the level.
     """
 
     fields: tuple[ReportField, ...]
@@ -96,6 +119,8 @@ class ReportFormat:
                 raise ReportError(
                     f"answer_fields: label {label!r} is empty, padded with blanks or holds '*', a colon or a line break"
                 )
+            if len(label) > MAX_LABEL:
+                raise ReportError(f"answer_fields: label {label!r} has over {MAX_LABEL} characters")
         num_levels = sum(one.is_level for one in self.fields)
         if num_levels != 1:
             raise ReportError(f"answer_fields: exactly one field must have is_level: true, found {num_levels}")
@@ -130,34 +155,59 @@ class ReportFormat:
         return text
 
     def parse(self, text: str) -> RiskReport | Unparsed:
-        """The report that `text` holds, or why it holds none.
+        """The report that `text` holds, or why it holds none: for data and references, of which no text may get lost.
 
-        Every label must begin a line exactly once, in any order; asterisks may be missing and the colon may be
-        full-width. A value runs to the next label. A line that begins with a bold label of another format is no
-        part of a value: the text is a report of that format, not of this one.
+        Labels begin a line, each exactly once, in any order, and marked as `read_answer` allows. A value runs to the
+        next label, the last one to the end. Fields of another format, text before the first field, and anything but
+        the bare word for the level are refused.
         """
-        matches = list(self._line_start().finditer(text))
-        values = dict(_labelled_values(matches, text))
-        if len(values) < len(matches):
-            return Unparsed(text, "a field stands twice")
-        missing = [label for label in self.labels if not values.get(label, "").strip()]
-        if missing:
-            return Unparsed(text, f"missing or empty: {', '.join(missing)}")
-        unknown = [match["label"] for match in BOLD_LABEL.finditer(text) if match["label"] not in self.labels]
-        if unknown:
-            return Unparsed(text, f"field that the format does not have: {', '.join(unknown)}")
-        if text[: matches[0].start()].strip():
+        found = find_fields(text, self.labels)
+        reading = self._read(found.with_after())
+        if reading.report is None:
+            return Unparsed(text, reading.reason or "")
+        if reading.extra:
+            return Unparsed(text, f"field that the format does not have: {', '.join(reading.extra)}")
+        if found.before.strip():
             return Unparsed(text, "text before the first field")
-        try:
-            level = RiskLevel.from_label(normalise_text(values[self.level_label]))
-        except UnknownLevelError as error:
-            return Unparsed(text, str(error))
-        return RiskReport(level, {label: normalise_text(values[label]) for label in self.text_labels})
+        if Tolerance.LEVEL_MARKS in reading.tolerated:
+            return Unparsed(text, _unknown_level(found.values()[self.level_label]))
+        return reading.report
 
-    def _line_start(self) -> re.Pattern[str]:
-        labels = "|".join(re.escape(label) for label in sorted(self.labels, key=len, reverse=True))
-        marked = rf"\*\*(?:{labels})(?:\*\*[ \t]*[:：]|[ \t]*[:：]\*\*)"
-        return re.compile(rf"^[ \t]*(?:{marked}|(?:{labels})[ \t]*[:：])", re.MULTILINE)
+    def read_answer(self, text: str) -> Reading:
+        """What a model's answer says; see `Reading`.
+
+        Labels begin a line, each exactly once, or are the keys of a JSON object. How they are marked, what stands
+        before the first field or behind the last one's paragraph, and fields of other formats are read over; the level
+        must be one of the three words, in bold or quotes at most. Takes time in proportion to the text.
+        """
+        if not text.strip():
+            return Reading(None, "the answer is empty", missing=self.labels)
+        found = find_fields(text, self.labels)
+        if not found.fields:
+            found = find_json(text, self.labels) or found
+        reading = self._read(found)
+        if reading.report is None:
+            return reading
+        if text == self.render(reading.report):
+            return replace(reading, tolerated=())
+        return reading if reading.tolerated else replace(reading, tolerated=(Tolerance.BLANKS.value,))
+
+    def _read(self, found: Found) -> Reading:
+        """The report of the fields found, or why there is none."""
+        values = found.values()
+        texts = {label: values[label] for label in self.text_labels if values.get(label)}
+        missing = tuple(label for label in self.labels if not values.get(label) and label not in found.doubled)
+        level, level_marks = _read_level(values.get(self.level_label, ""))
+        reason = None
+        if found.doubled:
+            reason = "a field stands twice"
+        elif missing:
+            reason = f"missing or empty: {', '.join(missing)}"
+        elif level is None:
+            reason = _unknown_level(values[self.level_label])
+        report = None if reason or level is None else RiskReport(level, texts)
+        tolerated = tuple(one.value for one in Tolerance if one in found.tolerated | level_marks)
+        return Reading(report, reason, texts, missing, found.extra, tolerated)
 
     def instruction(self) -> str:
         """The question's second half: the form that the answer is asked to take."""
@@ -165,10 +215,28 @@ class ReportFormat:
         return "请按以下格式回答：\n" + "\n".join(lines)
 
 
-def _labelled_values(matches: Sequence[re.Match[str]], text: str) -> Iterator[tuple[str, str]]:
-    ends = [match.start() for match in matches[1:]] + [len(text)]
-    for match, end in zip(matches, ends, strict=False):
-        yield match.group().strip(" \t*:："), text[match.end() : end]
+def _read_level(text: str) -> tuple[RiskLevel | None, frozenset[Tolerance]]:
+    """The level that `text` is but for marks around it, None for anything else; and whether there were marks."""
+    # no word of a level is longer with its marks, and a long run of marks would be peeled slowly
+    word = unicodedata.normalize("NFKC", text[:NUM_SHOWN]).strip()
+    bare = _without_marks(word)
+    if len(text) > NUM_SHOWN or bare not in LEVEL_LABELS:
+        return None, frozenset()
+    return RiskLevel.from_label(bare), frozenset() if bare == word else frozenset({Tolerance.LEVEL_MARKS})
+
+
+def _without_marks(word: str) -> str:
+    """`word` without the marks around it and the full stops behind it, however they are nested."""
+    for opening, closing in LEVEL_MARKS:
+        if word.startswith(opening) and word.endswith(closing) and len(word) > len(opening + closing):
+            return _without_marks(word[len(opening) : -len(closing)].strip())
+    return _without_marks(word[:-1].strip()) if word.endswith(("。", ".")) else word
+
+
+def _unknown_level(text: str) -> str:
+    """What is said of a text that is no level."""
+    shown = text if len(text) <= NUM_SHOWN else text[:NUM_SHOWN] + "…"
+    return f"unknown risk level {shown!r}: expected one of {', '.join(LEVEL_LABELS)}"
 
 
 def normalise_text(text: str) -> str:

@@ -33,16 +33,16 @@ step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml
 step "3. Score the base on photos of unseen houses" riskva-run recipes/demo/eval_base.yaml
 step "4. Score the fine-tuned model on the same photos" riskva-run recipes/demo/eval.yaml
 step "5. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml
-step "What fine-tuning has changed" python scripts/demo_report.py demo/outputs/report.html \
-    --base demo/outputs/eval_base --tuned demo/outputs/eval --photos demo/photos
+step "What fine-tuning has changed" riskva-run recipes/demo/compare.yaml
 
 cat <<END
 
 Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. What there is to look at:
-  demo/outputs/report.html                              every test photo: truth, base, fine-tuned
+  demo/outputs/eval/report.html                         every test photo and every score, mistakes first
+  demo/outputs/compare/comparison.html                  base and fine-tuned side by side
   demo/outputs/sft/training_loss.png                    how the loss fell
   demo/outputs/eval/generated_predictions.jsonl         the reports
-  demo/outputs/eval/metrics.json                        their scores
+  demo/outputs/eval/metrics.json                        their scores; sample_scores.jsonl row by row
   demo/outputs/merged/                                  the merged model
 For your own photos: recipes/prepare_parquet.yaml, then recipes/sft_lora.yaml.
 END

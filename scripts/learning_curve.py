@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -25,12 +26,11 @@ from typing import Any
 
 import matplotlib as mpl
 from command_line import count, folder_to_write
-from drawn_defects.kind_score import KIND_LINE, kind_line
+from drawn_defects.kind_score import kind_share
 from drawn_defects.seeds import MEASURED_SEED, RESERVED_SEEDS
 from drawn_defects.table import Drawing, draw_table
 
 from evaluation.predictions import read_predictions
-from evaluation.side_by_side import ScoreLine, read_metrics, score_lines
 from riskva.console import progress
 from riskva.errors import RiskvaError
 from riskva.files import write_json, write_whole
@@ -43,21 +43,34 @@ WITHOUT_VALIDATION = ("eval_dataset=null", "eval_strategy=no", "save_strategy=no
 ON_ONE_CORE = ("nproc_per_node=1", "per_device_train_batch_size=8")
 DEPENDS_ON = ("recipes/demo/*.yaml", "recipes/sft_lora.yaml", "scripts/drawn_defects/*.py", "riskva/assets/**/*.*")
 
+KIND = "kind"
 LEVEL_NAMES = {
-    "macro-F1": "macro-F1 of the level",
-    "recall of 严重": "recall of severe",
-    KIND_LINE: KIND_LINE,
-    "reports that parse": "reports that parse",
+    "risk_level.macro_f1": "macro-F1 of the level",
+    "risk_level.severe_recall": "recall of severe",
+    KIND: "kind named rightly",
+    "format.valid_rate": "reports that parse",
 }
 TEXT_NAMES = {
-    "ROUGE-L 风险描述, %": "ROUGE-L of the risk",
-    "ROUGE-L 纠正和预防建议, %": "ROUGE-L of the advice",
-    "ROUGE-L 缺陷描述, %": "ROUGE-L of the description",
+    "rouge.风险描述.rouge-l": "ROUGE-L of the risk",
+    "rouge.纠正和预防建议.rouge-l": "ROUGE-L of the advice",
+    "rouge.缺陷描述.rouge-l": "ROUGE-L of the description",
 }
 NAMES = LEVEL_NAMES | TEXT_NAMES
-"""The lines that are followed, and what the picture calls them: its font has no Chinese."""
+"""The scores that are followed, and what the picture calls them: its font has no Chinese."""
 
-Scores = Mapping[str, ScoreLine]
+WITHOUT_FLOOR = ("risk_level.severe_recall", "format.valid_rate")
+"""Scores whose constant answer says nothing: it has all of them or none."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score, and what one constant answer has, both as shares of 0 to 1; None where there is no such thing."""
+
+    value: float
+    floor: float | None
+
+
+Scores = Mapping[str, Score]
 
 
 class FineTuneError(RiskvaError, RuntimeError):
@@ -91,7 +104,7 @@ def measure(cell: Cell, test_data: Path, steps: int, log: Path) -> None:
         run(log, "sft.yaml", *places, f"seed={cell.seed}", f"max_steps={steps}", *WITHOUT_VALIDATION, *ON_ONE_CORE)
     if not (scored / "metrics.json").is_file():
         places = (f"dataset_dir={test_data}", f"output_dir={scored}")
-        run(log, "eval.yaml", f"adapter_name_or_path={trained}", *places)
+        run(log, "eval.yaml", f"adapter_name_or_path={trained}", "train_dataset=null", *places)
 
 
 def prepare(folder: Path, drawing: Drawing, rows: int, split: str, log: Path) -> Path:
@@ -115,28 +128,30 @@ def run(log: Path, recipe: str, *overrides: str) -> None:
         raise FineTuneError(f"riskva-run {' '.join(command[3:])} ended with status {result.returncode}; see {log}")
 
 
-def scores_of(folder: Path) -> dict[str, ScoreLine]:
-    """The followed lines of an evaluation, by name."""
-    rows = read_predictions(folder / "generated_predictions.jsonl")
-    lines = [*score_lines({"": read_metrics(folder / "metrics.json")}), kind_line([rows])]
-    return {line.name: line for line in lines if line.name in NAMES}
+def scores_of(folder: Path) -> dict[str, Score]:
+    """The followed scores of an evaluation, by name; one that cannot be told, such as without any 严重, is 0."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    constant = metrics["baselines"]["constant"]
+    found = {KIND: Score(*kind_share(read_predictions(folder / "generated_predictions.jsonl")))}
+    for name in NAMES:
+        if name != KIND:
+            unit = 100 if name in TEXT_NAMES else 1
+            floor = None if name in WITHOUT_FLOOR else constant[name] / unit
+            found[name] = Score((_score_at(metrics, name) or 0.0) / unit, floor)
+    return found
 
 
-def share(line: ScoreLine) -> float:
-    """A line's one score as a share of 0 to 1; nothing to score, such as no 严重 at all, is 0."""
-    (score,) = line.scores
-    return (score or 0.0) / (100 if line.is_percent else 1)
-
-
-def floor_share(line: ScoreLine) -> float | None:
-    """A line's floor as a share of 0 to 1, None where there is none."""
-    return None if line.floor is None else line.floor / (100 if line.is_percent else 1)
+def _score_at(metrics: Any, name: str) -> float | None:
+    """The score that the flat name spells."""
+    for key in name.split("."):
+        metrics = metrics[key]
+    return metrics  # type: ignore[no-any-return]
 
 
 def table(cells: Sequence[Cell], scores: Sequence[Scores]) -> str:
     """The scores as a Markdown table: the mean over the seeds, the lowest and the highest in brackets."""
     header = ["rows", *NAMES.values()]
-    floors = [floor_share(scores[0][name]) for name in NAMES]
+    floors = [scores[0][name].floor for name in NAMES]
     lines = [
         header,
         ["---"] * len(header),
@@ -147,7 +162,7 @@ def table(cells: Sequence[Cell], scores: Sequence[Scores]) -> str:
 
 
 def _table_line(rows: int, scores: Sequence[Scores]) -> list[str]:
-    values = [[share(one[name]) for one in scores] for name in NAMES]
+    values = [[one[name].value for one in scores] for name in NAMES]
     return [str(rows), *(f"{mean(some):.3f} ({min(some):.3f}–{max(some):.3f})" for some in values)]
 
 
@@ -177,12 +192,12 @@ def plot(path: Path, cells: Sequence[Cell], scores: Sequence[Scores]) -> None:
     plt.close(figure)
 
 
-def _draw_line(axis: Any, label: str, lines: Mapping[int, Sequence[ScoreLine]]) -> None:
-    shares = {rows: [share(line) for line in some] for rows, some in lines.items()}
+def _draw_line(axis: Any, label: str, lines: Mapping[int, Sequence[Score]]) -> None:
+    shares = {rows: [line.value for line in some] for rows, some in lines.items()}
     (drawn,) = axis.plot(list(shares), [mean(some) for some in shares.values()], marker="o", markersize=4, label=label)
     lowest, highest = [min(some) for some in shares.values()], [max(some) for some in shares.values()]
     axis.fill_between(list(shares), lowest, highest, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    floor = floor_share(next(iter(lines.values()))[0])
+    floor = next(iter(lines.values()))[0].floor
     if floor is not None:
         axis.axhline(floor, color=drawn.get_color(), linestyle="--", linewidth=0.9)
 
@@ -208,7 +223,7 @@ def learning_curve(out: Path, sizes: Iterable[int], seeds: Sequence[int], steps:
 
 
 def _as_json(cell: Cell, scores: Scores) -> dict[str, Any]:
-    return {"rows": cell.rows, "seed": cell.seed, **{NAMES[name]: share(line) for name, line in scores.items()}}
+    return {"rows": cell.rows, "seed": cell.seed, **{NAMES[name]: score.value for name, score in scores.items()}}
 
 
 def main() -> int:

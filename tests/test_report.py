@@ -1,10 +1,17 @@
 import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from riskva.errors import ReportError, UnknownLevelError
+from riskva.labelled_text import Tolerance
 from riskva.report import (
     DEFAULT_FORMAT,
+    Reading,
     ReportField,
     ReportFormat,
     RiskLevel,
@@ -30,10 +37,46 @@ AWKWARD_TEXTS = (
     "\\n 反斜杠 \\1 (?P<x>)",
     "😀裂缝",
 )
+PIECES = (
+    *(
+        "**",
+        "*",
+        "＊＊",
+        ":",
+        "：",
+        " ",
+        "\n",
+        "\r\n",
+        "\u2028",
+        "\u3000",
+        "(",
+        "\\",
+        "【",
+        "】",
+        "# ",
+        "- ",
+        "1. ",
+        "```json",
+    ),
+    *('{"', '": "', '"}', "\n```\n", "\n- ", "\n# ", "\n【", "\n**位置**: "),
+    *(*DEFAULT_FORMAT.labels, "严重", "裂"),
+)
 
 
 def _report(text: str, level: RiskLevel = RiskLevel.MODERATE) -> RiskReport:
     return RiskReport(level, dict.fromkeys(DEFAULT_FORMAT.text_labels, text))
+
+
+def _random_reports(num: int) -> Iterator[RiskReport]:
+    draw = random.Random(7)
+    while num:
+        texts = {
+            label: normalise_text("".join(draw.choices(PIECES, k=draw.randint(1, 12))))
+            for label in DEFAULT_FORMAT.text_labels
+        }
+        if all(texts.values()):
+            num -= 1
+            yield RiskReport(draw.choice(list(RiskLevel)), texts)
 
 
 def _format(*labels: str, level: str = "等级") -> ReportFormat:
@@ -78,34 +121,8 @@ def test_parse_undoes_render(text: str, level: RiskLevel) -> None:
 
 
 def test_parse_undoes_render_for_random_texts() -> None:
-    pieces = [
-        "**",
-        "*",
-        ":",
-        "：",
-        " ",
-        "\n",
-        "\r\n",
-        "\u2028",
-        "\u3000",
-        *DEFAULT_FORMAT.labels,
-        "严重",
-        "裂",
-        "(",
-        "\\",
-    ]
-    draw = random.Random(7)
-    num_tried = 0
-    while num_tried < 500:
-        texts = {
-            label: normalise_text("".join(draw.choices(pieces, k=draw.randint(1, 12))))
-            for label in DEFAULT_FORMAT.text_labels
-        }
-        if not all(texts.values()):
-            continue
-        report = RiskReport(draw.choice(list(RiskLevel)), texts)
+    for report in _random_reports(500):
         assert DEFAULT_FORMAT.parse(DEFAULT_FORMAT.render(report)) == report
-        num_tried += 1
 
 
 def test_line_breaks_in_a_text_become_one_blank() -> None:
@@ -228,3 +245,162 @@ def test_a_field_of_another_format_is_no_part_of_a_value(extra: str) -> None:
     parsed = DEFAULT_FORMAT.parse(DEFAULT_FORMAT.render(report) + "\n" + extra)
     assert isinstance(parsed, Unparsed)
     assert "field that the format does not have: 位置" in parsed.reason
+
+
+ANSWER_CASES = yaml.safe_load((Path(__file__).parent / "answer_cases.yaml").read_text(encoding="utf-8"))
+CASE_TEXTS = {"风险描述": "墙面开裂", "纠正和预防建议": "修补", "缺陷描述": "裂缝"}
+
+
+@pytest.mark.parametrize("case", ANSWER_CASES, ids=lambda case: case["name"])
+def test_answers_are_read_as_the_table_says(case: dict[str, Any]) -> None:
+    reading = DEFAULT_FORMAT.read_answer(case["answer"])
+    assert (reading.report.level.label if reading.report else None) == case["level"]
+    assert reading.texts == case.get("texts", CASE_TEXTS)
+    assert reading.missing == tuple(case.get("missing", ()))
+    assert reading.extra == tuple(case.get("extra", ()))
+    assert reading.tolerated == tuple(case.get("tolerated", ()))
+    if case["level"] is None:
+        assert case["reason"] in (reading.reason or "")
+    else:
+        assert reading.reason is None
+        assert reading.report == RiskReport(RiskLevel.from_label(case["level"]), case.get("texts", CASE_TEXTS))
+
+
+def test_the_table_has_every_tolerance_and_no_name_twice() -> None:
+    assert {code for case in ANSWER_CASES if case["level"] for code in case.get("tolerated", ())} == set(Tolerance)
+    assert len({case["name"] for case in ANSWER_CASES}) == len(ANSWER_CASES)
+
+
+def test_reading_undoes_render_and_tolerates_nothing() -> None:
+    for report in _random_reports(500):
+        assert DEFAULT_FORMAT.read_answer(DEFAULT_FORMAT.render(report)) == Reading(report, texts=report.texts)
+
+
+def _disturbed(report: RiskReport, draw: random.Random) -> str:
+    lines = DEFAULT_FORMAT.render(report).split("\n")
+    draw.shuffle(lines)
+    text = "\n".join(lines)
+    for _ in range(draw.randint(0, 3)):
+        place = draw.randrange(len(text))
+        text = text[:place] + draw.choice(PIECES) + text[place:]
+    return text
+
+
+def test_what_parse_accepts_is_read_alike() -> None:
+    draw = random.Random(11)
+    texts = [_disturbed(report, draw) for report in _random_reports(3000)]
+    parsed = {text: DEFAULT_FORMAT.parse(text) for text in texts}
+    accepted = {text: report for text, report in parsed.items() if isinstance(report, RiskReport)}
+    num_equal = 0
+    for text, report in accepted.items():
+        reading = DEFAULT_FORMAT.read_answer(text)
+        assert reading.report is not None
+        if {"text around", "code fence"} & set(reading.tolerated):
+            # what stands behind the last field's paragraph: data keep it, answers leave it out
+            assert reading.report.level == report.level
+            assert all(report.texts[label].startswith(words) for label, words in reading.texts.items())
+        else:
+            assert reading.report == report
+            num_equal += 1
+    assert num_equal > 300
+
+
+def test_no_tolerance_is_named_for_the_rendered_form_alone() -> None:
+    draw = random.Random(13)
+    for report in _random_reports(2000):
+        text = _disturbed(report, draw)
+        reading = DEFAULT_FORMAT.read_answer(text)
+        assert (reading.report is None) == (reading.reason is not None)
+        if reading.report is not None:
+            assert (not reading.tolerated) == (text == DEFAULT_FORMAT.render(reading.report))
+
+
+def test_data_keep_what_stands_behind_a_blank_line_and_answers_leave_it_out() -> None:
+    text = DEFAULT_FORMAT.render(_report("文")) + "\n\n又一段"
+    parsed, reading = DEFAULT_FORMAT.parse(text), DEFAULT_FORMAT.read_answer(text)
+    assert isinstance(parsed, RiskReport)
+    assert parsed.texts["缺陷描述"] == "文 又一段"
+    assert reading.texts["缺陷描述"] == "文"
+    assert reading.tolerated == ("text around",)
+
+
+def test_data_are_no_json_and_no_fenced_text() -> None:
+    assert _reason('{"风险描述": "甲", "风险等级": "严重"}').startswith("missing or empty: 风险描述, 风险等级")
+    assert _reason("```\n" + DEFAULT_FORMAT.render(_report("文")) + "\n```") == "text before the first field"
+
+
+N = 100_000
+MONSTERS = (
+    "*" * N,
+    "**" * N + "风险描述**: 甲",
+    "**风险等级**: " + "*" * N,
+    "**风险等级**: " + "“" * N + "严重" + "”" * N,
+    "**风险等级" + " " * N + "**: 严重",
+    " " * N + "**风险等级**: 严重",
+    " \n" * N,
+    "**风险等级**: 轻微\n" * (N // 10),
+    "**位置**: 厨房\n" * (N // 10),
+    "裂缝，" * N,
+    "：" * N,
+    "# " * N,
+    "1. " * N,
+    "`" * N,
+    "【" * N,
+    "{" * N,
+    "[" * N,
+    '{"' * N,
+    '{"a":' * N,
+    '{"\\x' * N,
+    '{"风险描述":' + "[" * N,
+    '{"风险描述":' + "1" * N + "}",
+    '{"风险描述": "甲"}' * (N // 10),
+)
+
+
+@pytest.mark.parametrize("text", MONSTERS, ids=lambda text: text[:12])
+def test_no_answer_is_too_much(text: str) -> None:
+    started = time.process_time()
+    assert DEFAULT_FORMAT.read_answer(text).report is None
+    assert isinstance(DEFAULT_FORMAT.parse(text), Unparsed)
+    # the slowest takes 0.3 s on a slow core; in quadratic time each would take minutes
+    assert time.process_time() - started < 5
+
+
+def test_a_reason_is_short_whatever_the_answer() -> None:
+    text = DEFAULT_FORMAT.render(_report("文")).replace("中等", "中等" * N)
+    reason = DEFAULT_FORMAT.read_answer(text).reason
+    assert reason is not None
+    assert reason.startswith("unknown risk level '中等中等")
+    assert len(reason) < 100
+
+
+def test_half_a_character_in_json_cannot_break_a_file() -> None:
+    reading = DEFAULT_FORMAT.read_answer('{"缺陷描述": "裂\\ud800缝", "\\udfff": ""}')
+    assert reading.texts == {"缺陷描述": "裂?缝"}
+    assert reading.extra == ("?",)
+
+
+def test_labels_that_look_like_marks_are_read_back() -> None:
+    report_format = _format(
+        "1. 风险", "【位置】", "# 甲", "- 乙", "“丙”", "风险", "＊＊丁", "【等级】", level="【等级】"
+    )
+    report = RiskReport(RiskLevel.MINOR, {label: label for label in report_format.text_labels})
+    assert report_format.parse(report_format.render(report)) == report
+    assert report_format.read_answer(report_format.render(report)) == Reading(report, texts=report.texts)
+
+
+def test_a_label_too_long_to_be_read_back_is_refused() -> None:
+    report_format = _format("长" * 60, "等级")
+    report = RiskReport(RiskLevel.MINOR, {"长" * 60: "文"})
+    assert report_format.parse(report_format.render(report)) == report
+    with pytest.raises(ReportError, match="over 60 characters"):
+        _format("长" * 61, "等级")
+
+
+def test_a_label_may_have_other_widths_and_blanks() -> None:
+    report_format = _format("位置(a+b)", "two words", "等级")
+    text = "**位置（ａ+ｂ）**: 一\n**Two words**: 二\n**two  words**: 三\n**等级**: 轻微"
+    reading = report_format.read_answer(text)
+    assert reading.report == RiskReport(RiskLevel.MINOR, {"位置(a+b)": "一", "two words": "三"})
+    assert reading.extra == ("Two words",)
+    assert reading.tolerated == ("label form", "extra field")

@@ -1,11 +1,15 @@
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from drawn_defects import catalogue
 
 from riskva.errors import RecipeError
-from riskva.vocabulary import KINDS, NO_DEFECT, UNKNOWN, Vocabulary
+from riskva.vocabulary import KINDS, NO_DEFECT, ROOMS, UNKNOWN, Mention, Vocabulary
 
 DOMAIN_WORDS = [
     "裂缝",
@@ -89,3 +93,41 @@ def test_it_loads_no_heavy_library() -> None:
     code = "import sys, riskva.vocabulary; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+MENTION_CASES = yaml.safe_load((Path(__file__).parent / "mention_cases.yaml").read_text(encoding="utf-8"))
+VOCABULARIES = {"kinds": Vocabulary(KINDS), "rooms": Vocabulary(ROOMS)}
+
+
+@pytest.mark.parametrize("case", MENTION_CASES, ids=lambda case: case["text"])
+def test_phrases_mention_what_the_table_says(case: dict[str, Any]) -> None:
+    mentions = VOCABULARIES[case.get("vocabulary", "kinds")].mentions(case["text"])
+    assert [one.name for one in mentions if not one.is_denied] == case.get("affirmed", [])
+    assert [one.name for one in mentions if one.is_denied] == case.get("denied", [])
+
+
+def test_a_mention_gives_the_word_as_it_is_compared() -> None:
+    assert Vocabulary({"PVC": ("ＰＶＣ管",)}).mentions("未见 PVC管") == [Mention("PVC", "PVC管", is_denied=True)]
+    assert Vocabulary({}).mentions("裂缝") == []
+
+
+@pytest.mark.parametrize("words", [KINDS, ROOMS], ids=["kinds", "rooms"])
+def test_the_first_mention_is_what_comes_first(words: dict[str, tuple[str, ...]]) -> None:
+    vocabulary = Vocabulary(words)
+    for name, synonyms in words.items():
+        for word in synonyms:
+            text = f"3号楼{word}处未见{word}"
+            assert vocabulary.first(text) == vocabulary.mentions(text)[0].name == name
+
+
+def test_rooms_where_drawn_photos_are_taken_have_names() -> None:
+    rooms = {room for kind in catalogue.KINDS for room in kind.rooms}
+    assert rooms <= set(ROOMS)
+    assert all(name in synonyms for name, synonyms in ROOMS.items())
+
+
+def test_a_long_text_is_read_in_time() -> None:
+    started = time.process_time()
+    for text in ("无" * 100_000, "未发现" * 50_000 + "裂缝", "无裂缝、" * 50_000, "无" + "的" * 100_000 + "裂缝"):
+        assert all(one.is_denied for one in Vocabulary(KINDS).mentions(text))
+    assert time.process_time() - started < 10

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riskva.data.conversation import Conversation
-from riskva.data.formats import RowPlace, read_row
+from riskva.data.formats import RowPlace, answer_column, read_answer, read_row
 from riskva.data.parallel import ordered_map
 from riskva.data.registry import DatasetEntry, Registry, load_registry
 from riskva.data.sources import MOST_GROUPS, RowGroups, RowSource, id_of, open_source
@@ -42,6 +43,14 @@ class _File:
         return read_row(
             cells, self.entry, RowPlace(f"{self.source.path}:{self.source.line(row)}", sample_id, self.folders)
         )
+
+    def answers(self) -> Iterator[str | None]:
+        """Each row's answer, None where it has none; no photo is read."""
+        column = answer_column(self.entry)
+        rows = self.source.rows_of(column) if column else ({} for _ in range(len(self.source)))
+        for index, row in enumerate(rows):
+            place = RowPlace(f"{self.source.path}:{self.source.line(index)}", self._place_name(index), self.folders)
+            yield read_answer(row, self.entry, place)
 
     def id_of(self, row: int) -> str:
         """The row's own id, or `file-line` where it has none."""
@@ -96,6 +105,17 @@ class ConversationDataset:
         """Each sample's id, in order and all different; only the files' ids are read for it."""
         own = list(itertools.chain.from_iterable(file.ids() for file in self._files))
         return [self._names.get(index) or own[row] for index, row in enumerate(self._rows)]
+
+    @property
+    def answers(self) -> list[str | None]:
+        """Each sample's answer, in order, None where it has none; no photo is read."""
+        own = list(itertools.chain.from_iterable(file.answers() for file in self._files))
+        return [own[row] for row in self._rows]
+
+    def cells(self, column: str) -> list[Any]:
+        """Each sample's cell of that column, in order, None where it has none; no photo is read."""
+        own = [row.get(column) for file in self._files for row in file.source.rows_of(column)]
+        return [own[row] for row in self._rows]
 
     def id_of(self, index: int) -> str:
         """The id of one sample."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo, Role
-from riskva.data.paths import is_file
 from riskva.data.registry import Columns, DatasetEntry, Tags
 from riskva.data.sources import ID_COLUMN, Row
 from riskva.errors import DataError, ImageError
+from riskva.paths import is_file
 
 BASE64_COLUMN = "image_base64"
 """The column in which `image_encoding: base64` keeps photos as text."""
@@ -49,6 +49,22 @@ def read_row(row: Row, entry: DatasetEntry, place: RowPlace) -> Conversation:
     _check_marks(messages, photos, entry, place)
     extra = {key: str(value) for key, value in row.items() if _is_extra(key, value, entry)}
     return Conversation(place.id, messages, photos, place.source, extra)
+
+
+def answer_column(entry: DatasetEntry) -> str | None:
+    """The column that a row's answer stands in; None where a data set of questions alone names none."""
+    return entry.columns.response if entry.formatting == "alpaca" else entry.columns.messages
+
+
+def read_answer(row: Row, entry: DatasetEntry, place: RowPlace) -> str | None:
+    """The answer of a row of which only `answer_column` need be there; None where it has none. Raises `DataError`."""
+    column = answer_column(entry)
+    if column is None or not row.get(column):
+        return None
+    if entry.formatting == "alpaca":
+        return _text(row[column], column, place)
+    turns = [_message(turn, entry.tags, column, place) for turn in _list(row[column], column, place)]
+    return turns[-1].content if turns and turns[-1].role == "assistant" else None
 
 
 def _refuse_tools(row: Row, columns: Columns, place: RowPlace) -> None:

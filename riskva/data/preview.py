@@ -9,10 +9,10 @@ from riskva.data.conversation import Conversation, Photo
 from riskva.data.datasets import open_files
 from riskva.data.formats import BASE64_COLUMN
 from riskva.data.images import photo_size
-from riskva.data.paths import is_file
 from riskva.data.registry import Columns, DatasetEntry, Tags
 from riskva.data.sources import open_source
 from riskva.errors import DataError, MissingDataError
+from riskva.paths import is_file
 
 
 def preview(path: Path, rows: int) -> str:

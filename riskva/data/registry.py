@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from riskva.data.paths import is_file
 from riskva.errors import DataError, MissingDataError
+from riskva.paths import is_file
 
 REGISTRY_NAME = "dataset_info.json"
 

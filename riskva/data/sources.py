@@ -11,7 +11,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from riskva.data.csvfile import open_csv
+from riskva.csvfile import open_csv
 from riskva.errors import DataError
 
 Row = dict[str, Any]
@@ -63,6 +63,10 @@ class RowSource(Protocol):
 
     def row(self, index: int) -> Row:
         """Row `index` by column. Raises `DataError` with file and line when it cannot be read."""
+        ...
+
+    def rows_of(self, column: str) -> Iterator[Row]:
+        """Every row with that column alone; of a Parquet file nothing else is read. Raises as `row` does."""
         ...
 
 
@@ -121,6 +125,9 @@ class JsonlSource:
         where = f"{self.path}:{self.line(index)}"
         return _checked_row(_parsed(text, where), where)
 
+    def rows_of(self, column: str) -> Iterator[Row]:
+        return _narrowed(self, column)
+
 
 class MemorySource:
     """Rows held in memory: a JSON array or a CSV table."""
@@ -148,6 +155,9 @@ class MemorySource:
 
     def row(self, index: int) -> Row:
         return _checked_row(self._rows[index], f"{self.path}:{self.line(index)}")
+
+    def rows_of(self, column: str) -> Iterator[Row]:
+        return _narrowed(self, column)
 
 
 class ParquetSource:
@@ -195,6 +205,17 @@ class ParquetSource:
             return self._groups.row(self.path, number, index - first)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path}: rows {first + 1} to {end} cannot be read ({error}); {_MEND}") from error
+
+    def rows_of(self, column: str) -> Iterator[Row]:
+        try:
+            with pq.ParquetFile(self.path) as file:
+                if column not in file.schema_arrow.names:
+                    yield from ({} for _ in range(len(self)))
+                    return
+                for batch in file.iter_batches(columns=[column]):
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: column {column!r} cannot be read ({error}); {_MEND}") from error
 
 
 _MEND = "copy or prepare the file again"
@@ -259,6 +280,12 @@ class RowGroups:
 class _Group:
     table: pa.Table
     num_given: int = 0
+
+
+def _narrowed(source: JsonlSource | MemorySource, column: str) -> Iterator[Row]:
+    for index in range(len(source)):
+        row = source.row(index)
+        yield {column: row[column]} if column in row else {}
 
 
 def _even_groups(num_rows: int) -> Sequence[int]:

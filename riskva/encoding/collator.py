@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,20 +48,23 @@ class Collator:
 
     def _pad(self, rows: Sequence[Tensor], value: int) -> Tensor:
         longest = max(len(row) for row in rows)
-        sides: Callable[[int], tuple[int, int]] = (
-            (lambda gap: (0, gap)) if self.padding_side == "right" else (lambda gap: (gap, 0))
-        )
-        return torch.stack([pad(row, sides(longest - len(row)), value=value) for row in rows])
+        return torch.stack([pad(row, self._sides(longest - len(row)), value=value) for row in rows])
+
+    def _sides(self, gap: int) -> tuple[int, int]:
+        return (0, gap) if self.padding_side == "right" else (gap, 0)
 
     def _add_blank_image(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One image token's worth of blank patches in a new last column that attention and loss leave out."""
+        """One image token's worth of blank patches in a new column of padding that attention and loss leave out."""
         merge = self.processor.image_processor.merge_size
-        column = torch.full((len(batch["input_ids"]), 1), self.processor.pad_token_id)
-        column[0] = self.processor.image_token_id
-        fills = {"attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
-        widened = {name: pad(batch[name], (0, 1), value=value) for name, value in fills.items()}
+        fills = {
+            "input_ids": self.processor.pad_token_id,
+            "attention_mask": 0,
+            "mm_token_type_ids": 0,
+            "labels": IGNORED,
+        }
+        widened = {name: pad(batch[name], self._sides(1), value=value) for name, value in fills.items()}
+        widened["input_ids"][0, -1 if self.padding_side == "right" else 0] = self.processor.image_token_id
         return widened | {
-            "input_ids": torch.cat([batch["input_ids"], column], dim=1),
             "pixel_values": torch.zeros(merge * merge, self.processor.patch_values),
             "image_grid_thw": torch.tensor([[1, merge, merge]]),
         }

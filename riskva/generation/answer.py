@@ -27,18 +27,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Writes answers with one model; batches of prompts are padded on the left."""
+    """Writes answers with one model; batches of prompts are padded on the left.
+
+    `always_an_image` is the collator's: needed where other processes answer other prompts with parts of one model.
+    """
 
     model: PreTrainedModel | PeftModel
     processor: Processor
     settings: GenerationConfig
+    always_an_image: bool = False
 
     def __call__(self, prompts: Sequence[Encoded]) -> list[Answer]:
         """One answer a prompt, in order."""
-        batch = Collator(self.processor, padding_side="left")(prompts)
+        batch = Collator(self.processor, padding_side="left", always_an_image=self.always_an_image)(prompts)
         del batch["labels"]
         device = self.model.device
-        with torch.inference_mode():
+        # Not inference_mode: weights that ZeRO-3 gathers under it could not be trained afterwards
+        with torch.no_grad():
             generate: Any = self.model.generate  # torch's types hide the method behind __getattr__
             ids: Tensor = generate(
                 **{name: tensor.to(device) for name, tensor in batch.items()}, generation_config=self.settings

@@ -10,15 +10,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from riskva.columns import GROUP_COLUMN
 from riskva.console import note, progress
 from riskva.data.conversation import Conversation
 from riskva.data.datasets import ConversationDataset
+from riskva.data.grey_photos import GreyPhotos
 from riskva.encoding import Encoded, Processor, encode
 from riskva.errors import DataError, OutputFolderError
 from riskva.generation.answer import Answer
-from riskva.report import ReportFormat, RiskReport
+from riskva.report import ReportFormat
 
-FILE_NAME = "generated_predictions.jsonl"
+PARTIAL_SUFFIX = ".partial"
 
 Line = dict[str, Any]
 
@@ -35,7 +37,7 @@ class Prompt:
 class PromptDataset(Dataset[Prompt]):
     """Each row's prompt; a row that cannot be read or encoded becomes a line with `error`, never an exception."""
 
-    conversations: ConversationDataset
+    conversations: ConversationDataset | GreyPhotos
     processor: Processor
     cutoff_len: int
 
@@ -71,6 +73,7 @@ def _known(conversation: Conversation) -> Line:
     return {
         "id": conversation.id,
         "image": names[0] if len(names) == 1 else names,
+        "group": conversation.extra.get(GROUP_COLUMN),
         "prompt": conversation.prompt.messages[-1].content,
         "label": conversation.answer or "",
     }
@@ -80,16 +83,16 @@ def predict(
     dataset: PromptDataset,
     answer: Callable[[Sequence[Encoded]], list[Answer]],
     report_format: ReportFormat,
-    folder: Path,
+    path: Path,
     *,
     batch_size: int,
     num_workers: int,
-) -> Path:
-    """Write every row's line into `folder`, going on where an interrupted run of the same recipe stopped.
+) -> None:
+    """Write every row's line into `path`, going on where an interrupted run of the same recipe stopped.
 
-    Returns the path of `generated_predictions.jsonl`, which takes that name only when it is complete.
+    The file takes that name only when it is complete.
     """
-    partial, final = folder / (FILE_NAME + ".partial"), folder / FILE_NAME
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     done = _whole_lines(partial)
     if done:
         check_ids(partial, dataset.conversations.ids[:done])
@@ -100,8 +103,7 @@ def predict(
         for line in progress(_lines(loader, answer, report_format), len(rest), "answers"):
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             stream.flush()
-    partial.replace(final)
-    return final
+    partial.replace(path)
 
 
 def check_ids(path: Path, expected: Sequence[str]) -> None:
@@ -137,10 +139,10 @@ def _lines(
 
 
 def _result(answer: Answer, report_format: ReportFormat) -> Line:
-    parsed = report_format.parse(answer.text)
+    report = report_format.read_answer(answer.text).report
     return {
         "predict": answer.text,
-        "level": parsed.level.label if isinstance(parsed, RiskReport) else None,
+        "level": report.level.label if report else None,
         "level_probability": None,
         "finish_reason": answer.finish_reason,
     }

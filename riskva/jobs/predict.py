@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from evaluation.predictions import read_predictions
+from evaluation.predictions import FILE_NAME, read_predictions
 from riskva.console import note
-from riskva.generation.predict import FILE_NAME
 from riskva.generation.run import (
     output_folder_of,
     plan_predictions,
@@ -17,7 +16,7 @@ from riskva.recipe import PredictRecipe
 
 def run(recipe: PredictRecipe) -> None:
     """Write `generated_predictions.jsonl`."""
-    path, _ = predict_recipe(recipe, output_folder_of(recipe, finished_file=FILE_NAME))
+    path = predict_recipe(recipe, output_folder_of(recipe, finished_file=FILE_NAME)).predictions
     note(f"the answers lie in {path}")
     predictions = read_predictions(path)
     write_failed_rows(predictions, recipe.output_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from riskva.columns import GROUP_COLUMN
 from riskva.console import note
 from riskva.data.preview import preview
 from riskva.errors import DataError, OutputFolderError, RecipeError, StoppedBySignal
@@ -83,7 +84,7 @@ def _part(recipe: PrepareRecipe) -> Part:
 def _open(recipe: PrepareRecipe) -> Tables:
     prompt_of(recipe)  # a question that cannot be asked is refused before anything is read
     tables = open_tables(recipe.csv_path, layout_of(recipe), recipe.image_base_path)
-    taken = [name for name in tables.columns if name in OWN_COLUMNS]
+    taken = [name for name in tables.columns if name in (*OWN_COLUMNS, GROUP_COLUMN)]
     if taken:
         raise DataError(
             f"prepared rows have columns {', '.join(taken)} of their own; rename the tables' with column_names"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import ProgressCallback, TrainingArguments, set_seed
+from transformers import ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from evaluation.while_training import scores_while_training
 from riskva.console import note, warn
 from riskva.data.manifest import read_manifest
 from riskva.data.verification import Verify
@@ -16,17 +19,21 @@ from riskva.encoding import Collator, Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Asked
 from riskva.errors import DataError, NothingLeftToTrain, RecipeError, StoppedBySignal
+from riskva.generation.sampled import SampleAnswerer, draw_sample
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model, locate_model
 from riskva.modeling.resolving import resolve_context
 from riskva.modeling.tuning import num_weights, prepare_tuning
 from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
-from riskva.report import DEFAULT_FORMAT
+from riskva.recipe.faults import did_you_mean
+from riskva.recipe.metrics import EVAL_PREFIX, REPORT_SCORES, is_report_score
+from riskva.report import DEFAULT_FORMAT, ReportFormat
 from riskva.training.arguments import build_arguments, compute_dtype
 from riskva.training.callbacks import (
     BarWithoutLogs,
     NoStepTooMany,
+    StopEarly,
     StopOnSigterm,
     StopWhenDiverged,
     TrainerLog,
@@ -38,6 +45,8 @@ from riskva.training.pixel_cache import DISK_FOLDER, CachePlan, opened, plan_cac
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.trainer import RiskTrainer
+
+ScoreAnswers = Callable[[Any], dict[str, float]]
 
 FINISHED_FILE = "train_results.json"
 OWNED_FILES = (
@@ -70,7 +79,8 @@ def run(recipe: SftRecipe) -> None:
         processor = _processor(recipe, folder)
         rows = decide_once(lambda: open_rows(recipe, processor, args.seed, recipe.verify))
         cache = _cache(recipe, processor, rows)
-        trainer = _build_trainer(recipe, args, folder, processor, rows=rows, cache=cache)
+        score_answers = _score_answers(recipe, args, processor, rows)
+        trainer = _build_trainer(recipe, args, folder, processor, rows=rows, cache=cache, score_answers=score_answers)
         was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
         with opened(cache), letting_workers_go():
@@ -97,7 +107,15 @@ def plan(recipe: SftRecipe) -> list[str]:
         *(rows.survey.histogram() if rows.survey else [_UNMEASURED.format(recipe.cutoff_len)]),
         *(["compare the files' SHA-256 with the manifest first"] if recipe.verify == "full" else []),
         f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {total} in all",
+        *_planned_answers(recipe, rows),
     ]
+
+
+def _planned_answers(recipe: SftRecipe, rows: Rows) -> list[str]:
+    if not recipe.predict_with_generate or rows.evaluation is None:
+        return []
+    number = min(recipe.num_generated_samples, len(rows.evaluation))
+    return [f"write {number} reports at each evaluation, of at most {recipe.max_new_tokens} tokens, and score them"]
 
 
 _UNMEASURED = "streaming: lengths are checked as rows are read; one of over {} tokens stops the run"
@@ -180,6 +198,7 @@ def _build_trainer(
     *,
     rows: Rows,
     cache: CachePlan | None,
+    score_answers: ScoreAnswers | None,
 ) -> RiskTrainer:
     model = load_model(folder, compute_dtype(args), recipe.attn_implementation)
     tuned = prepare_tuning(model, recipe, float32_weights=not args.deepspeed)
@@ -200,7 +219,8 @@ def _build_trainer(
             eval_dataset=evaluation,
             data_collator=Collator(processor, always_an_image=args.world_size > 1),
             write_extras=write_extras,
-            callbacks=[TrainerLog(recipe.output_dir), StopWhenDiverged(), NoStepTooMany()],
+            score_answers=score_answers,
+            callbacks=[TrainerLog(recipe.output_dir), StopWhenDiverged(), NoStepTooMany(), *_early_stopping(recipe)],
         )
     except (ImportError, RuntimeError, ValueError) as error:  # an integration that is not installed, for example
         raise RecipeError(f"transformers refuses the training keys: {error}") from error
@@ -208,6 +228,45 @@ def _build_trainer(
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(BarWithoutLogs)
     return trainer
+
+
+def _early_stopping(recipe: SftRecipe) -> list[TrainerCallback]:
+    if recipe.early_stopping_steps is None:
+        return []
+    if not recipe.training.get("load_best_model_at_end"):
+        warn("early_stopping_steps without load_best_model_at_end: the last model is saved, not the best one")
+    return [StopEarly(recipe.early_stopping_steps)]
+
+
+def _score_answers(recipe: SftRecipe, args: TrainingArguments, processor: Processor, rows: Rows) -> ScoreAnswers | None:
+    """What evaluations score beside the loss: the reports for a sample of the evaluation rows; None if nothing.
+
+    Raises `DataError` where the sample holds no report, and `RecipeError` where it does not give the metric that the
+    best model is to be chosen by.
+    """
+    evaluation, report_format = rows.evaluation, _report_format(recipe)
+    if not recipe.predict_with_generate or evaluation is None:
+        return None
+    sample = decide_once(lambda: draw_sample(evaluation, recipe.num_generated_samples, args.seed, report_format))
+    note(f"each evaluation also writes and scores {len(sample.references)} reports: that takes time")
+    answer = SampleAnswerer(sample, processor, recipe.max_new_tokens, args.eval_batch_size)
+
+    def scores(texts: Sequence[str]) -> dict[str, float]:
+        reports = [report_format.read_answer(text).report for text in texts]
+        return scores_while_training(reports, sample.references, report_format.text_labels)
+
+    _require_metric(args, scores([""] * len(sample.references)))
+    return lambda model: scores(answer(model))
+
+
+def _require_metric(args: TrainingArguments, scores: Mapping[str, float]) -> None:
+    metric = str(args.metric_for_best_model).removeprefix(EVAL_PREFIX)
+    if is_report_score(metric) and metric not in scores:
+        reason = "no drawn row is 严重" if metric in REPORT_SCORES else "the report has no such field"
+        raise RecipeError(
+            f"metric_for_best_model: evaluations do not give {metric} ({reason}); they give {', '.join(scores)}"
+            f"{did_you_mean(metric, scores)}"
+        )
 
 
 def _encoded(
@@ -236,7 +295,7 @@ def _context(recipe: SftRecipe, processor: Processor, asked: Asked) -> ModelCont
     size = processor.image_processor.size
     return ModelContext(
         base_model=recipe.model_name_or_path,
-        report_format=manifest.report_format if manifest else DEFAULT_FORMAT,
+        report_format=_report_format(recipe),
         system_prompt=asked.system_prompt,
         question=asked.question,
         image_max_pixels=size["longest_edge"],
@@ -244,6 +303,11 @@ def _context(recipe: SftRecipe, processor: Processor, asked: Asked) -> ModelCont
         template=recipe.template,
         dataset_fingerprint=manifest.fingerprint if manifest else None,
     )
+
+
+def _report_format(recipe: SftRecipe) -> ReportFormat:
+    manifest = read_manifest(recipe.dataset_dir)
+    return manifest.report_format if manifest else DEFAULT_FORMAT
 
 
 def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None, was_unfinished: bool) -> dict[str, float]:
@@ -256,6 +320,7 @@ def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None, was_
             if not was_unfinished:
                 raise
             metrics = {}
+            trainer.end_with_the_best()
     state = trainer.state
     if stop.stopped and state.global_step < state.max_steps:
         raise StoppedBySignal(
@@ -268,6 +333,8 @@ def _train(trainer: RiskTrainer, recipe: SftRecipe, checkpoint: str | None, was_
 
 
 def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) -> None:
+    if trainer.step_of_model != trainer.state.global_step:
+        note(f"the model of step {trainer.step_of_model} is saved, the best by {trainer.args.metric_for_best_model}")
     trainer.save_model()
     trainer.save_state()
     if trainer.eval_dataset is not None:
@@ -283,8 +350,8 @@ def _finish(trainer: RiskTrainer, recipe: SftRecipe, metrics: dict[str, float]) 
 
 
 def _evaluation_at_the_end(trainer: RiskTrainer) -> dict[str, float]:
-    """The evaluation after the last step: the one that training logged there, or a new one."""
+    """The evaluation of the model that is saved: the one that training logged at its step, or a new one."""
     for entry in reversed(trainer.state.log_history):
-        if "eval_loss" in entry and entry["step"] == trainer.state.global_step:
+        if "eval_loss" in entry and entry["step"] == trainer.step_of_model:
             return entry
     return trainer.evaluate()

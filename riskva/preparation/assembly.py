@@ -18,6 +18,7 @@ from riskva import __version__
 from riskva.audit.builder import Audit, AuditBuilder
 from riskva.audit.facts import AuditSettings
 from riskva.audit.page import render_audit
+from riskva.columns import GROUP_COLUMN
 from riskva.console import progress
 from riskva.data.conversation import Conversation, Photo
 from riskva.data.formats import BASE64_COLUMN
@@ -87,7 +88,7 @@ def assemble(parts: Sequence[FinishedPart], recipe: PrepareRecipe, staging: Stag
 
 
 def _key(index: Index, recipe: PrepareRecipe) -> str:
-    made = {"version": __version__, "rows": index.digest, "recipe": recorded(recipe)}
+    made = {"version": __version__, "rows": index.digest, "recipe": recorded(recipe), "groups": GROUP_COLUMN}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
@@ -164,13 +165,18 @@ class _Build:
             good = (one for one in rows_in_order(self._parts) if isinstance(one.row, PreparedRow))
             yield from (one for one, its in zip(good, self._splits, strict=True) if its == split)
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The tables' columns, and that of the groups where rows have any."""
+        return (*self._parts[0].columns, *([GROUP_COLUMN] if self._recipe.group_by is not None else []))
+
     def _jsonl(self, split: str, rows: Iterator[PieceRow]) -> list[WrittenFile]:
         path = self._folder / f"{split}.jsonl"
         conversations = self._conversations(islice(rows, self._splits.count(split)))
         return [write_jsonl(path, conversations, self._recipe.image_encoding)]
 
     def _parquet(self, split: str, rows: Iterator[PieceRow]) -> list[WrittenFile]:
-        form = ParquetForm(self._recipe.image_encoding, self._recipe.parquet_compression, self._parts[0].columns)
+        form = ParquetForm(self._recipe.image_encoding, self._recipe.parquet_compression, self._columns)
         sizes = [size for size, its in zip(self._index.num_bytes, self._splits, strict=True) if its == split]
         shards = plan_shards(sizes, num_bytes(self._recipe.max_shard_size))
         written = []
@@ -192,7 +198,8 @@ class _Build:
             name = self._name(one)
             if self._recipe.output_format == "jsonl" and self._recipe.image_encoding == "bytes":
                 self._photos.store(one.row.photo, data, name)
-            yield to_conversation(one.row, Photo(data=data, name=name), self._prompt, self._format)
+            group = None if one.row.group is None else self._index.group_names[one.row.group]
+            yield to_conversation(one.row, Photo(data=data, name=name), self._prompt, self._format, group)
 
     def _name(self, one: PieceRow) -> str:
         assert isinstance(one.row, PreparedRow)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from riskva.columns import GROUP_COLUMN
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo
 from riskva.errors import RecipeError
 from riskva.report import ReportFormat
@@ -36,8 +37,15 @@ def make_prompt(system: str, question: str) -> Prompt:
     return Prompt(system, question if num_marks else IMAGE_PLACEHOLDER + question)
 
 
-def to_conversation(record: GoodRow, photo: Photo, prompt: Prompt, report_format: ReportFormat) -> Conversation:
-    """The record as system, question and answer, with `photo` for its picture; the table's cells travel as `extra`."""
+def to_conversation(
+    record: GoodRow, photo: Photo, prompt: Prompt, report_format: ReportFormat, group: str | None = None
+) -> Conversation:
+    """The record as system, question and answer, with `photo` for its picture.
+
+    The table's cells travel as `extra`, and with them `group`, the opaque name of what the row belongs to, if it has
+    one, under `GROUP_COLUMN`.
+    """
     turns = (Message("user", prompt.question), Message("assistant", report_format.render(record.report)))
     system = (Message("system", prompt.system),) if prompt.system else ()
-    return Conversation(record.id, system + turns, (photo,), extra=record.cells)
+    extra = record.cells if group is None else {**record.cells, GROUP_COLUMN: group}
+    return Conversation(record.id, system + turns, (photo,), extra=extra)

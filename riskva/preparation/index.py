@@ -42,6 +42,15 @@ class Index:
         return len(self.numbers) + len(self.bad)
 
     @cached_property
+    def group_names(self) -> dict[str, str]:
+        """What prepared rows call each group: `g0001`, …, by first appearance among all good rows.
+
+        Not by split or by part, so that the names are the same however the work was divided.
+        """
+        groups = dict.fromkeys(group for group in self.groups if group is not None)
+        return {group: f"g{number:04d}" for number, group in enumerate(groups, start=1)}
+
+    @cached_property
     def look_alikes(self) -> list[list[int]]:
         """Clusters of positions whose photos look alike."""
         return look_alikes(self.hashes)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from riskva.data.conversation import Photo
-from riskva.data.paths import is_file
 from riskva.errors import DataError
 from riskva.files import remove_folder, write_json, write_whole
+from riskva.paths import is_file
 from riskva.report import RiskLevel, RiskReport
 from riskva.tables.records import BadRow, DefectRecord, GoodRow, PreparedRow, StoredPhoto
 

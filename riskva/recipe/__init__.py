@@ -3,6 +3,7 @@
 from riskva.recipe.loader import LoadedRecipe, load_recipe
 from riskva.recipe.stages import (
     AnswerField,
+    CompareRecipe,
     EvalRecipe,
     ExportRecipe,
     MergeRecipe,
@@ -16,6 +17,7 @@ from riskva.recipe.written import recipe_to_yaml
 
 __all__ = [
     "AnswerField",
+    "CompareRecipe",
     "EvalRecipe",
     "ExportRecipe",
     "LoadedRecipe",

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from riskva.errors import RecipeError, ReportError
+from riskva.level_costs import LevelCosts
 from riskva.level_names import level_names_from
+from riskva.recipe.metrics import EVAL_PREFIX, is_report_score, known_metrics_hint
 from riskva.report import ReportField, ReportFormat
 from riskva.vocabulary import Vocabulary
 
@@ -67,12 +69,8 @@ def _split_clashes(values: Values) -> Iterator[Clash]:
 
 
 def _word_clashes(values: Values) -> Iterator[Clash]:
-    checks: tuple[tuple[str, Callable[[Any], object]], ...] = (("level_names", level_names_from), ("kinds", Vocabulary))
-    for key, check in checks:
-        try:
-            check(values.get(key) or {})
-        except RecipeError as error:
-            yield Clash((key,), str(error).partition(": ")[2])
+    yield from _refused("level_names", level_names_from, values.get("level_names"))
+    yield from _refused("kinds", Vocabulary, values.get("kinds"))
     for name, ours in (values.get("column_names") or {}).items():
         if not ours.strip():
             yield Clash(("column_names",), f"{name!r} gets no name")
@@ -157,18 +155,67 @@ def _precision_clashes(values: Values) -> Iterator[Clash]:
 
 
 def _evaluation_clashes(values: Values) -> Iterator[Clash]:
-    when = values.get("eval_strategy", "no")
-    if when != "no" and _is_empty(values.get("eval_dataset", True)) and values.get("val_size") == 0:
-        yield Clash(("eval_strategy",), "there is nothing to evaluate on; give eval_dataset or val_size")
-    metric = values.get("metric_for_best_model")
-    if metric not in (None, "loss", "eval_loss"):
-        yield Clash(("metric_for_best_model",), f"evaluation during training gives eval_loss alone, found {metric}")
-    save = values.get("save_strategy", "steps")
-    if save == "best" and metric is None:
-        yield Clash(("save_strategy",), "best needs metric_for_best_model: eval_loss")
+    when, generates = values.get("eval_strategy", "no"), bool(values.get("predict_with_generate"))
+    if _is_empty(values.get("eval_dataset", True)) and values.get("val_size") == 0:
+        if when != "no":
+            yield Clash(("eval_strategy",), "there is nothing to evaluate on; give eval_dataset or val_size")
+        elif generates:
+            yield Clash(("predict_with_generate",), "there are no rows to answer; give eval_dataset or val_size")
+    if generates and values.get("fsdp"):
+        text = "predict_with_generate cannot be combined with fsdp; use deepspeed"
+        yield Clash(("predict_with_generate", "fsdp"), text)
+    metric, save = values.get("metric_for_best_model"), values.get("save_strategy", "steps")
+    if metric is not None:
+        yield from _metric_clashes(str(metric), when, generates)
+    elif save == "best":
+        yield Clash(("save_strategy",), "best needs metric_for_best_model, such as eval_loss")
     if values.get("load_best_model_at_end") and save not in ("best", when):
         text = f"needs save_strategy and eval_strategy to be the same, found {save} and {when}"
         yield Clash(("load_best_model_at_end",), text)
+    yield from _early_stopping_clashes(values, when)
+
+
+def _metric_clashes(metric: str, when: str, generates: bool) -> Iterator[Clash]:
+    """Whether evaluations give a metric of that name."""
+    if is_report_score(metric) and not generates:
+        yield Clash(("metric_for_best_model",), f"{metric} needs predict_with_generate: true, which writes reports")
+    elif not is_report_score(metric) and metric.removeprefix(EVAL_PREFIX) != "loss":
+        text = f"evaluation during training gives no {metric}, but {known_metrics_hint(metric)}"
+        yield Clash(("metric_for_best_model",), text)
+    elif when == "no":
+        text = "nothing is evaluated while training; set eval_strategy: steps or epoch"
+        yield Clash(("metric_for_best_model", "eval_strategy"), text)
+
+
+def _early_stopping_clashes(values: Values, when: str) -> Iterator[Clash]:
+    if not values.get("early_stopping_steps"):
+        return
+    if when == "no":
+        text = "counts evaluations, and there are none while training; set eval_strategy: steps or epoch"
+        yield Clash(("early_stopping_steps",), text)
+    elif values.get("metric_for_best_model") is None and not values.get("load_best_model_at_end"):
+        yield Clash(("early_stopping_steps",), "needs metric_for_best_model, such as eval_loss")
+
+
+def scoring_clashes(values: Values) -> Iterator[Clash]:
+    """Words that stand for two things, and costs that make no sense."""
+    for key in ("kinds", "rooms"):
+        yield from _refused(key, Vocabulary, values.get(key))
+    yield from _refused("level_costs", LevelCosts, values.get("level_costs"))
+
+
+def compare_clashes(values: Values) -> Iterator[Clash]:
+    """Whether there is anything to compare."""
+    runs = values.get("predictions")
+    if runs is not None and len(runs) < 2:
+        yield Clash(("predictions",), f"names {len(runs)} run(s); give two or more to compare")
+
+
+def _refused(key: str, check: Callable[[Any], object], value: Any) -> Iterator[Clash]:
+    try:
+        check(value or {})
+    except RecipeError as error:
+        yield Clash((key,), str(error).partition(": ")[2])
 
 
 def eval_clashes(values: Values) -> Iterator[Clash]:

@@ -85,9 +85,6 @@ def _sft_job(name: str, entries: Mapping[str, Entry], flags: Mapping[str, object
         job.faults.append(Fault(entries["do_train"].place, text))
     if flags.get("do_eval") is True:
         job.warnings.append(f"{entries['do_eval'].place}: do_eval: ignored: eval_strategy says when to evaluate")
-    if flags.get("predict_with_generate") is True:
-        text = "predict_with_generate: RisKVA evaluates the loss while it trains; predict with `stage: eval` afterwards"
-        job.faults.append(Fault(entries["predict_with_generate"].place, text))
     return job
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from riskva.recipe.stages import (
+    CompareRecipe,
     EvalRecipe,
     ExportRecipe,
     MergeRecipe,
@@ -26,11 +27,12 @@ STAGES: Mapping[str, type[Recipe]] = {
     "sft": SftRecipe,
     "predict": PredictRecipe,
     "eval": EvalRecipe,
+    "compare": CompareRecipe,
     "export": ExportRecipe,
 }
 
 MODES = ("do_train", "do_eval", "do_predict", "predict_with_generate")
-"""LLaMA-Factory's way of naming the job of a `stage: sft` recipe."""
+"""LLaMA-Factory's way of naming the job of a `stage: sft` recipe; the last is a key of that stage's own as well."""
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,9 @@ def json_schema() -> dict[str, Any]:
         target = translation.schema or properties[translation.key]
         properties[old] = {**target, "description": f"Another name of {translation.key}.", "deprecated": True}
     for name in MODES:
-        properties[name] = {
-            "type": "boolean",
-            "description": "LLaMA-Factory's way of naming the job; here it is stage.",
-        }
+        properties.setdefault(
+            name, {"type": "boolean", "description": "LLaMA-Factory's way of naming the job; here it is stage."}
+        )
     for name, reason in IGNORED.items():
         properties[name] = {"description": f"Accepted and ignored: {reason}.", "deprecated": True}
     return {

@@ -20,9 +20,11 @@ from riskva.recipe.clashes import (
     Clash,
     answer_clashes,
     build_format,
+    compare_clashes,
     eval_clashes,
     image_clashes,
     prepare_clashes,
+    scoring_clashes,
     sft_clashes,
 )
 from riskva.recipe.training_fields import training_schemas
@@ -251,6 +253,16 @@ class SftRecipe(DataKeys, ModelKeys):
     eval_dataset: Names = ()
     drop_overlong: bool = Field(False, description="Leave over-long rows out and list them, instead of refusing.")
     val_size: Annotated[float, Field(ge=0)] = Field(0.0, description="Share (or number) of train rows to evaluate on.")
+    predict_with_generate: bool = Field(
+        False, description="Evaluations also write reports for some rows and score them; that takes time."
+    )
+    num_generated_samples: Positive = Field(
+        64, description="predict_with_generate: how many evaluation rows are answered, the same ones each time."
+    )
+    max_new_tokens: Positive = Field(512, description="predict_with_generate: the longest answer, in tokens.")
+    early_stopping_steps: Positive | None = Field(
+        None, description="Stop after this many evaluations in a row without a better metric_for_best_model."
+    )
     streaming: bool = Field(
         False,
         description="For data too large to look through: shuffle by file and row group; check rows as they are read.",
@@ -304,17 +316,63 @@ class PredictRecipe(PredictKeys):
     eval_dataset: Names = Field(description="Names in dataset_info.json.")
 
 
-class EvalRecipe(AnswerKeys, PredictKeys):
+class ScoringKeys(AnswerKeys):
+    """By what answers are scored, and what is written of it."""
+
+    train_dataset: Names = Field(
+        (), description="The training rows, in dataset_dir: floors (constant and nearest report) are taken from them."
+    )
+    kinds: Mapping[str, tuple[str, ...]] | None = Field(
+        None, description="Kinds of defects and the words that name them; a vocabulary is built in."
+    )
+    rooms: Mapping[str, tuple[str, ...]] | None = Field(
+        None, description="Rooms and the words that name them; a vocabulary is built in."
+    )
+    level_costs: Mapping[str, Mapping[str, float]] | None = Field(
+        None,
+        description="What a mistaken level costs, as in {严重: {轻微: 10, 中等: 4}}: right level, then the answer.",
+    )
+    report_rows: Positive = Field(2000, description="Most rows on the page; mistakes first.")
+
+
+class EvalRecipe(ScoringKeys, PredictKeys):
     """`stage: eval`: predict, then score; with `predictions:` only score, and no model is loaded."""
 
     stage: Literal["eval"]
     model_name_or_path: str = ""
-    eval_dataset: Names = ()
-    predictions: Path | None = Field(None, description="Score this generated_predictions.jsonl.")
+    eval_dataset: Names = Field((), description="The rows to answer; with predictions: those that were answered.")
+    predictions: Path | None = Field(
+        None, description="Score these answers: generated_predictions.jsonl (LLaMA-Factory's too) or a CSV."
+    )
+    blank_photos: bool = Field(
+        False,
+        description="Also answer every row with its photo painted grey: how much does the model look? Twice the time.",
+    )
+    label_studio: bool = Field(False, description="Write the mistaken rows as tasks for Label Studio, to be corrected.")
+    leaderboard: Path | None = Field(None, description="Append the scores as a line to this file (leaderboard.jsonl).")
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
-        return chain(eval_clashes(values), image_clashes(values), answer_clashes(values))
+        return chain(eval_clashes(values), image_clashes(values), answer_clashes(values), scoring_clashes(values))
+
+
+class CompareRecipe(ScoringKeys):
+    """`stage: compare`: two runs or more on the same rows, against the first of them; no model is loaded."""
+
+    stage: Literal["compare"]
+    predictions: Mapping[str, Path] = Field(
+        description="Runs by name, as in {base: outputs/eval_base, tuned: outputs/eval}: folders or prediction files."
+    )
+    output_dir: Path
+    overwrite_output_dir: bool = False
+    dataset_dir: Path = Field(Path("data"), description="The folder that holds dataset_info.json.")
+    media_dir: Path | None = Field(None, description="What image paths are relative to; default: dataset_dir.")
+    max_samples: Positive | None = Field(None, description="As the predictions were made with.")
+    eval_dataset: Names = Field((), description="The rows that were answered: their photos are shown.")
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return chain(compare_clashes(values), answer_clashes(values), scoring_clashes(values))
 
 
 class ExportRecipe(Frozen):
@@ -330,4 +388,4 @@ class ExportRecipe(Frozen):
     overwrite_output_dir: bool = False
 
 
-Recipe = PrepareRecipe | MergeRecipe | SftRecipe | PredictRecipe | EvalRecipe | ExportRecipe
+Recipe = PrepareRecipe | MergeRecipe | SftRecipe | PredictRecipe | EvalRecipe | CompareRecipe | ExportRecipe

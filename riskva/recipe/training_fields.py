@@ -47,7 +47,7 @@ RISKVA_SETS: Mapping[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "the collator needs every column of a row"),
     "label_names": (["labels"], "the collator names the labels"),
     "push_to_hub": (False, "RisKVA uploads nothing; export the model and upload it yourself"),
-    "batch_eval_metrics": (False, "evaluation during training is the loss; stage: eval scores the reports"),
+    "batch_eval_metrics": (False, "evaluation gives the loss without logits; predict_with_generate scores reports"),
     "local_rank": (-1, "the launcher tells every process its rank"),
     "parallelism_config": (None, "it cannot be written in YAML"),
 }

@@ -1,7 +1,9 @@
 """JSONL, JSON and Parquet made elsewhere as tables: flat rows, or LLaMA-Factory's conversations with a photo each.
 
 Of a conversation the photo and the last answer count: prepare writes prompts of its own. Columns that hold lists,
-objects or bytes and are neither are left out, and `label` tells which.
+objects or bytes and are neither are left out, and `label` tells which. Prepared conversations that come back leave out
+their `riskva_group`, too: its numbers count groups of another data set. Whoever wants to go on by them renames it, as
+in `column_names: {riskva_group: 组}` with `group_by: 组`. Tasks of Label Studio are read by `label_studio`.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from riskva.columns import GROUP_COLUMN
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Photo
 from riskva.data.formats import BASE64_COLUMN, RowPlace, read_row
 from riskva.data.registry import Columns, DatasetEntry, Tags
 from riskva.data.sources import ID_COLUMN as ROW_ID_COLUMN
 from riskva.data.sources import ParquetSource, Row, RowSource, open_source
 from riskva.errors import DataError, ImageError
+from riskva.tables.label_studio import TaskFile, holds_tasks, open_tasks
 from riskva.tables.table_files import RowFault, TableRow, cell_text, renamed
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -28,6 +32,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 _PHOTO_COLUMNS = ("images", "image", BASE64_COLUMN)
 _KINDS = {".jsonl": "JSONL", ".json": "JSON", ".parquet": "Parquet"}
 _OPENAI_TAGS = Tags("role", "content", "user", "assistant")
+_FLAT = "flat rows"
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,9 @@ class DataFile:
         return replace(photo, name="") if photo.data is not None and photo.name == f"{conversation.id}#0" else photo
 
 
-def open_data_file(path: Path, column_names: Mapping[str, str], id_column: str, image_column: str) -> DataFile:
+def open_data_file(
+    path: Path, column_names: Mapping[str, str], id_column: str, image_column: str
+) -> DataFile | TaskFile:
     """The rows of the file at `path`; its columns are those of all its rows, since any may lack some.
 
     Where no column is called `id_column`, `id` stands for it. Raises `DataError` when the file cannot be read as a
@@ -128,6 +135,8 @@ def open_data_file(path: Path, column_names: Mapping[str, str], id_column: str, 
     source = _opened_source(path)
     if not len(source):
         raise DataError(f"{path}: the file holds no rows")
+    if not isinstance(source, ParquetSource) and holds_tasks(source):
+        return open_tasks(path, source, column_names)
     texts, nested = _parquet_columns(path) if isinstance(source, ParquetSource) else _json_columns(source)
     every = [*texts, *(name for name in nested if name not in texts)]
     names = _our_names(every, column_names, id_column)
@@ -136,8 +145,9 @@ def open_data_file(path: Path, column_names: Mapping[str, str], id_column: str, 
     used = _used_columns(entry, form)
     left_out = [name for name in renamed(nested, names) if name not in used and name not in renamed(texts, names)]
     # An `id` beside our own says nothing more, and prepared rows, which may come back as a table, have both.
-    columns = tuple(name for name in renamed(texts, names) if name not in used and name != ROW_ID_COLUMN)
-    return DataFile(path, _label(path, form, left_out), columns, source, names, entry, form != "flat rows")
+    unused = {*used, ROW_ID_COLUMN, *([] if form == _FLAT else [GROUP_COLUMN])}
+    columns = tuple(name for name in renamed(texts, names) if name not in unused)
+    return DataFile(path, _label(path, form, left_out), columns, source, names, entry, form != _FLAT)
 
 
 def _opened_source(path: Path) -> RowSource:
@@ -213,13 +223,13 @@ def _entry(
         return DatasetEntry(path.name, (path,), "alpaca", entry_columns), "instructions with answers"
     # In flat rows the column that has our name is the one meant, whatever else is called an image.
     entry_columns = Columns(prompt="<question>", query=None, response=None, images=None if has_path else own)
-    return DatasetEntry(path.name, (path,), "alpaca", entry_columns), "flat rows"
+    return DatasetEntry(path.name, (path,), "alpaca", entry_columns), _FLAT
 
 
 def _used_columns(entry: DatasetEntry, form: str) -> set[str | None]:
     """Columns that are no cells: the photo's, and in conversations those that it is made of."""
     columns = entry.columns
-    if form == "flat rows":
+    if form == _FLAT:
         return {columns.images}
     made_of = [columns.messages] if form == "conversations" else [columns.prompt, columns.query, columns.response]
     return {columns.images, columns.system, columns.tools, columns.history, *made_of}

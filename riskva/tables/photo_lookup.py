@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from riskva.data.conversation import Photo
-from riskva.data.paths import is_file
+from riskva.paths import is_file
 from riskva.tables.table_files import RowFault
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and writers may add to it

@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from riskva.columns import ID_COLUMN, IMAGE_COLUMN
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Photo
-from riskva.data.paths import is_folder
 from riskva.data.registry import closest
 from riskva.errors import DataError, MissingDataError, UnknownLevelError
 from riskva.level_names import DEFAULT_LEVEL_NAMES, LevelNames
+from riskva.paths import is_folder
 from riskva.report import ReportField, ReportFormat, RiskLevel, RiskReport, Unparsed, normalise_text
 from riskva.tables import data_files, workbook
+from riskva.tables.label_studio import without_bookkeeping
 from riskva.tables.photo_lookup import PhotoLookup, named_photo
 from riskva.tables.records import BadRow, DefectRecord
 from riskva.tables.table_files import RowFault, TableFile, TableRow, expand_paths, open_text_table
-
-ID_COLUMN = "image_id"
-IMAGE_COLUMN = "image_path"
 
 # What would be read as structure, not as text: the tokenizer's own marks, and the places of media.
 CONTROL_MARKS = re.compile(
@@ -112,7 +111,7 @@ class Tables:
         own = file.path.parent
         if self.given_folder is None:
             return [own]
-        if isinstance(file, data_files.DataFile) and own != self.given_folder:
+        if own != self.given_folder and file.path.suffix.lower() in data_files.SUFFIXES:
             return [self.given_folder, own]
         return [self.given_folder]
 
@@ -152,6 +151,10 @@ def open_tables(paths: Sequence[Path], layout: TableLayout, photo_folder: Path |
 
 
 def _opened(path: Path, layout: TableLayout) -> TableFile:
+    return without_bookkeeping(_opened_whole(path, layout))
+
+
+def _opened_whole(path: Path, layout: TableLayout) -> TableFile:
     suffix = path.suffix.lower()
     if suffix in (*workbook.SUFFIXES, *workbook.FOREIGN_SUFFIXES):
         return workbook.open_workbook(path, layout.column_names, layout.excel_sheet)

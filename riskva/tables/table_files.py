@@ -15,10 +15,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from riskva.csvfile import DELIMITERS, CsvFile, open_csv
 from riskva.data.conversation import Photo
-from riskva.data.csvfile import DELIMITERS, CsvFile, open_csv
-from riskva.data.paths import is_file, is_folder
 from riskva.errors import DataError, MissingDataError, RecipeError
+from riskva.paths import is_file, is_folder
 
 _TAB_SUFFIXES = (".tsv", ".tab", ".txt")
 

@@ -15,6 +15,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 from riskva.console import duration, note
 from riskva.errors import DivergedError, NothingLeftToTrain
 from riskva.files import write_whole
+from riskva.recipe.metrics import EVAL_PREFIX, is_report_score
 from riskva.training.distributed import any_process
 
 
@@ -54,6 +55,7 @@ class TrainerLog(TrainerCallback):
             "current_steps": state.global_step,
             "total_steps": state.max_steps,
             **{name: logs[name] for name in ("loss", "eval_loss", "grad_norm") if name in logs},
+            **{name: value for name, value in logs.items() if is_report_score(name)},
             **({"lr": logs["learning_rate"]} if "learning_rate" in logs else {}),
             "epoch": round(state.epoch or 0.0, 3),
             "percentage": round(100 * state.global_step / max(state.max_steps, 1), 2),
@@ -66,8 +68,21 @@ class TrainerLog(TrainerCallback):
         note(_line(entry, rate))
 
 
+_SHOWN = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "eval_risk_level_macro_f1": "macro_f1",
+    "eval_risk_level_accuracy": "accuracy",
+    "eval_risk_level_severe_recall": "severe_recall",
+    "eval_format_valid_rate": "valid_rate",
+    "grad_norm": "grad_norm",
+    "lr": "lr",
+}
+"""What the printed line has of an entry, and what it calls it."""
+
+
 def _line(entry: dict[str, Any], rate: float) -> str:
-    numbers = [f"{name} {entry[name]:.4g}" for name in ("loss", "eval_loss", "grad_norm", "lr") if name in entry]
+    numbers = [f"{short} {entry[name]:.4g}" for name, short in _SHOWN.items() if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
     return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
 
@@ -118,6 +133,41 @@ class NoStepTooMany(TrainerCallback):
                 f"the checkpoint is at step {state.global_step} of {state.max_steps}: nothing is left to train; raise "
                 "num_train_epochs or max_steps"
             )
+
+
+class StopEarly(TrainerCallback):
+    """Ends the training after `patience` evaluations in a row without a better `metric_for_best_model`.
+
+    The same as transformers' EarlyStoppingCallback, but that one begins to count anew when a run goes on from a
+    checkpoint; here the evaluations are counted in the log, which checkpoints carry.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for an end once patience is over."""
+        if self._is_over(args, state):
+            note(f"step {state.global_step}: no better {args.metric_for_best_model} in {self._patience} evaluations")
+            control.should_training_stop = True
+        return control
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Raise `NothingLeftToTrain` where a run goes on from a checkpoint at which it had stopped early."""
+        if self._is_over(args, state):
+            raise NothingLeftToTrain(
+                f"the checkpoint is at step {state.global_step}, where early stopping ended the training: nothing is "
+                "left to train; raise early_stopping_steps"
+            )
+
+    def _is_over(self, args: TrainingArguments, state: TrainerState) -> bool:
+        name = EVAL_PREFIX + str(args.metric_for_best_model).removeprefix(EVAL_PREFIX)
+        # Not the evaluation before the first step (eval_on_start), of which there is no checkpoint
+        values = [entry[name] for entry in state.log_history if name in entry and entry["step"] > 0]
+        best = (max if args.greater_is_better else min)(values, default=None)
+        return best is not None and len(values) - 1 - values.index(best) >= self._patience
 
 
 class StopOnSigterm(TrainerCallback):

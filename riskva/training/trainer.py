@@ -40,12 +40,14 @@ def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: f
 
 
 class RiskTrainer(Trainer):
-    """transformers' Trainer with five differences.
+    """transformers' Trainer with six differences.
 
     - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
       Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
       accumulation; evaluation is a mean over tokens too, whatever the batch size.
-    - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused.
+    - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused. What
+      `score_answers(model)` gives is part of each evaluation: scores by name of answers that the model writes for it.
+      It is called on every process after the loss, with the bare model in evaluation mode.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
     - A checkpoint is read back, for resuming and as the best model, with every weight accounted for. Trainer looks for
       a whole model's running names in files that hold the hub's, finds none, warns, and goes on from the base's
@@ -58,7 +60,13 @@ class RiskTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, write_extras: Callable[[Path], None] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        write_extras: Callable[[Path], None] | None = None,
+        score_answers: Callable[[Any], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if kwargs.get("compute_metrics") is not None:
             raise ValueError("RiskTrainer evaluates the loss alone, without logits: it never calls compute_metrics")
         super().__init__(*args, **kwargs)
@@ -66,6 +74,7 @@ class RiskTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
         self._write_extras = write_extras
+        self._score_answers = score_answers
         self.add_callback(BeginEpoch())
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
@@ -128,11 +137,30 @@ class RiskTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Trainer's loop, with the loss as the mean over tokens; rows repeated to fill a last batch count once."""
+        """Trainer's loop, with the loss as the mean over tokens; rows repeated to fill a last batch count once.
+
+        The scores of answers belong to the evaluation of `eval_dataset`, not to `predict()`.
+        """
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         sums, counts = torch.as_tensor(output.predictions).double().sum(dim=0)
         metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": (sums / counts).item()}
+        if self._score_answers is not None and metric_key_prefix == "eval":
+            with self.accelerator.autocast():  # as forward runs in training; the bare model does not do so by itself
+                metrics |= {f"eval_{name}": value for name, value in self._score_answers(self.model).items()}
         return output._replace(predictions=np.empty(0), label_ids=None, metrics=metrics)
+
+    def end_with_the_best(self) -> None:
+        """Load the best checkpoint where `train()`, which does so at its end, had no step left to take."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    @property
+    def step_of_model(self) -> int:
+        """The step that the model is of after training: the best checkpoint's if that was loaded, or the last."""
+        best = self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None:
+            return int(best.rpartition("-")[2])
+        return int(self.state.global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """The checkpoint's weights into the model that is trained. Raises `ModelError` unless all are there."""

@@ -1,4 +1,7 @@
-"""Whether a report on a drawn photo names the right kind of defect: read off the words of its 缺陷描述."""
+"""Whether a report on a drawn photo names the right kind of defect: read off the words that drawings are described by.
+
+Stricter than the vocabulary of `stage: eval`, which looks for the first kind that is named: here no other may be named.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from drawn_defects.catalogue import kinds_named
-from evaluation.field_scores import read_answer
 from evaluation.predictions import Prediction
-from evaluation.side_by_side import ScoreLine
-from riskva.report import DEFAULT_FORMAT, Unparsed
+from riskva.report import DEFAULT_FORMAT
 
 KIND_FIELD = "缺陷描述"
-KIND_LINE = "kind named rightly"
 
 
 def kinds_in(report: str) -> frozenset[str]:
     """The kinds that the 缺陷描述 of a report names; none when the text is no report."""
-    parsed = read_answer(report, DEFAULT_FORMAT)
-    return frozenset() if isinstance(parsed, Unparsed) else kinds_named(parsed.texts[KIND_FIELD])
+    found = DEFAULT_FORMAT.read_answer(report).report
+    return kinds_named(found.texts[KIND_FIELD]) if found else frozenset()
 
 
 def kind_is_right(row: Prediction) -> bool:
@@ -26,11 +26,10 @@ def kind_is_right(row: Prediction) -> bool:
     return kinds_in(row.answer) == kinds_in(row.label) != frozenset()
 
 
-def kind_line(runs: Sequence[Sequence[Prediction]]) -> ScoreLine:
-    """The share of rows whose kind is right, 0 to 1, run by run; the floor always names the commonest kind.
+def kind_share(rows: Sequence[Prediction]) -> tuple[float, float]:
+    """The share of rows whose kind is right, 0 to 1, and that of always naming the commonest kind.
 
-    An answer that is no report is wrong. All runs answer the same rows.
+    An answer that is no report is wrong.
     """
-    (commonest,) = Counter(kinds_in(row.label) for row in runs[0]).most_common(1)
-    floor = commonest[1] / len(runs[0])
-    return ScoreLine(KIND_LINE, floor, tuple(sum(map(kind_is_right, rows)) / len(rows) for rows in runs))
+    (commonest,) = Counter(kinds_in(row.label) for row in rows).most_common(1)
+    return sum(map(kind_is_right, rows)) / len(rows), commonest[1] / len(rows)

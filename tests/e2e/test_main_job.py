@@ -91,7 +91,7 @@ def test_eval_writes_predictions_and_scores(
 
     again = tmp_path / "again"
     predictions = tmp_path / "eval/generated_predictions.jsonl"
-    assert riskva_run("eval.yaml", f"predictions={predictions}", f"output_dir={again}") == 0
+    assert riskva_run("eval.yaml", f"predictions={predictions}", keys[2], f"output_dir={again}") == 0
     assert json.loads((again / "metrics.json").read_text(encoding="utf-8")) == metrics
 
     assert riskva_run("predict.yaml", *keys, f"output_dir={tmp_path / 'p'}", "max_new_tokens=40", "bf16=false") == 0

@@ -76,6 +76,9 @@ def test_batch_of_text_alone_has_no_pixels_unless_asked(processor: Processor) ->
     assert blank["image_grid_thw"].tolist() == [[1, 2, 2]]
     assert blank["attention_mask"][0, -1] == 0
     assert blank["labels"][0, -1] == -100
+    asked = Collator(processor, padding_side="left", always_an_image=True)(rows)
+    assert asked["input_ids"][0].tolist() == [processor.image_token_id, *rows[0].input_ids.tolist()]
+    assert asked["attention_mask"][0].tolist() == [0] + [1] * len(rows[0].input_ids)
 
 
 def test_pixel_limits_that_contradict_each_other(tiny_model: Path) -> None:

@@ -6,12 +6,14 @@ import evaluate
 import pytest
 
 import evaluation
-from evaluation.field_scores import field_scores
+from evaluation.bleu_zh.bleu_zh import BleuZh
+from evaluation.field_scores import report_fields
 from evaluation.levels import level_scores
 from evaluation.report_fields.report_fields import ReportFields
 from evaluation.risk_level.risk_level import RiskLevelMetric
 from evaluation.rouge_zh.rouge_zh import RougeZh
 from evaluation.text_overlap import bleu, rouge
+from riskva.level_costs import LevelCosts
 from riskva.report import DEFAULT_FORMAT, ReportField, ReportFormat, RiskLevel, RiskReport
 
 HOME = Path(evaluation.__file__).parent
@@ -32,7 +34,7 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(params=["loaded", "direct"])
 def metric(request: pytest.FixtureRequest) -> Any:
-    classes = {"rouge_zh": RougeZh, "risk_level": RiskLevelMetric, "report_fields": ReportFields}
+    classes = {"rouge_zh": RougeZh, "bleu_zh": BleuZh, "risk_level": RiskLevelMetric, "report_fields": ReportFields}
 
     def make(name: str) -> evaluate.Metric:
         return evaluate.load(str(HOME / name)) if request.param == "loaded" else classes[name]()
@@ -41,13 +43,33 @@ def metric(request: pytest.FixtureRequest) -> Any:
 
 
 def test_rouge_zh(metric: Any) -> None:
-    scores = metric("rouge_zh").compute(predictions=ANSWERS, references=EXPECTED)
-    assert scores == {**rouge(ANSWERS, EXPECTED), "bleu-4": bleu(ANSWERS, EXPECTED)}
+    assert metric("rouge_zh").compute(predictions=ANSWERS, references=EXPECTED) == rouge(ANSWERS, EXPECTED)
+
+
+def test_rouge_zh_over_characters(metric: Any) -> None:
+    scores = metric("rouge_zh").compute(predictions=ANSWERS, references=EXPECTED, segmentation="characters")
+    assert scores == rouge(ANSWERS, EXPECTED, "characters")
+    assert scores != rouge(ANSWERS, EXPECTED)
+
+
+def test_bleu_zh(metric: Any) -> None:
+    scores = metric("bleu_zh").compute(predictions=ANSWERS, references=EXPECTED)
+    assert scores == {"bleu-4": bleu(ANSWERS, EXPECTED)}
 
 
 def test_risk_level_with_unparsed_answers(metric: Any) -> None:
     scores = metric("risk_level").compute(predictions=[None, 2, 0], references=[1, 2, 2])
     assert scores == level_scores([None, 2, 0], [1, 2, 2])
+
+
+def test_risk_level_with_costs_and_probabilities(metric: Any) -> None:
+    options: dict[str, Any] = {
+        "costs": LevelCosts({"严重": {"轻微": 100}}),
+        "probabilities": [[0.2, 0.3, 0.5], None, [0.9, 0.1, 0.0]],
+    }
+    scores = metric("risk_level").compute(predictions=[None, 2, 0], references=[1, 2, 2], **options)
+    assert scores == level_scores([None, 2, 0], [1, 2, 2], **options)
+    assert scores["expected_cost"] == pytest.approx(100 / 3)
 
 
 def test_risk_level_adds_batches_up(metric: Any) -> None:
@@ -59,12 +81,12 @@ def test_risk_level_adds_batches_up(metric: Any) -> None:
 
 def test_report_fields_in_the_default_format(metric: Any) -> None:
     scores = metric("report_fields").compute(predictions=["", REPORT], references=[REPORT, REPORT])
-    assert scores == field_scores(["", REPORT], [REPORT, REPORT], DEFAULT_FORMAT)
+    assert scores == report_fields(["", REPORT], [REPORT, REPORT])
 
 
 def test_report_fields_in_another_format(metric: Any) -> None:
     report_format = ReportFormat((ReportField("隐患", "a"), ReportField("等级", "b", is_level=True)))
     text = report_format.render(RiskReport(RiskLevel.MINOR, {"隐患": "裂缝"}))
     scores = metric("report_fields").compute(predictions=[text], references=[text], report_format=report_format)
-    assert list(scores["fields"]) == ["隐患"]
+    assert scores == report_fields([text], [text], report_format)
     assert scores["format"]["num_valid"] == 1

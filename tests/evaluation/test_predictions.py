@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -33,12 +35,20 @@ def test_llama_factorys_file_is_read_with_line_numbers_as_ids(path: Path) -> Non
 
 def test_every_key_makes_the_round_trip(path: Path) -> None:
     rows = [
-        Prediction("a", "问", "答 \"'\n", "标", "images/1.jpg", "严重", 0.875, "stop"),
+        Prediction("a", "问", "答 \"'\n", "标", "images/1.jpg", "g0001", "严重", 0.875, (0.0, 0.125, 0.875), "stop"),
         Prediction("b", "", "", "标", image=("1.jpg", "2.jpg"), error="images/2.jpg: truncated"),
         Prediction("c", "", "", "标", image=()),
     ]
     _write(path, *(asdict(row) for row in rows))
     assert read_predictions(path) == rows
+
+
+def test_probabilities_may_be_given_by_level_and_rounded(path: Path) -> None:
+    by_level = {"严重": 0.7, "轻微": 0.1, "中等": 0.2}
+    _write(path, _row(level_probabilities=by_level), _row(level_probabilities=[0.333, 0.333, 0.333]), _row(group=3))
+    read = read_predictions(path)
+    assert [row.level_probabilities for row in read] == [(0.1, 0.2, 0.7), (0.333, 0.333, 0.333), None]
+    assert [row.group for row in read] == [None, None, "3"]
 
 
 def test_a_failed_row_needs_no_answer_and_has_none(path: Path) -> None:
@@ -75,6 +85,19 @@ def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_fault(path: 
         ('{"predict": "答", "label": "标", "level_probability": NaN}', "found nan"),
         ('{"predict": "\\ud800", "label": "标"}', "predict: holds half of a surrogate pair"),
         (_row(image=["1.jpg", 2]), r"image: expected text, found \['1.jpg', 2\]"),
+        (_row(group=["3栋"]), r"group: expected text, found \['3栋'\]"),
+        (
+            _row(level_probabilities="0.1"),
+            "level_probabilities: expected three numbers from 0 to 1, for 轻微, 中等, 严重",
+        ),
+        (_row(level_probabilities=[0.5, 0.5]), r"found \[0.5, 0.5\]"),
+        (_row(level_probabilities=[0.5, 0.7, -0.2]), "three numbers from 0 to 1"),
+        (_row(level_probabilities=[True, 0, 0]), "three numbers from 0 to 1"),
+        (_row(level_probabilities=[0.5, 0.4, 0.098]), "add up to 1, found .* which make 0.998; divide them"),
+        (_row(level_probabilities={"轻微": 1}), "expected the keys 轻微, 中等, 严重, found 轻微"),
+        (_row(level_probabilities={}), "found none"),
+        ('{"a": ' * 100_000, "nested too deeply|not JSON"),
+        (_row(id=1), "id '1' stands on line 1 already; give each row an id of its own"),
     ],
 )
 def test_a_bad_line_is_named_with_its_fault(path: Path, row: object, message: str) -> None:
@@ -112,3 +135,108 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_predictions(tmp_path / "absent.jsonl")
     with pytest.raises(MissingDataError, match="is a folder"):
         read_predictions(tmp_path)
+
+
+# Tables
+
+
+def _csv(path: Path, rows: list[list[str]], encoding: str = "utf-8", delimiter: str = ",") -> Path:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    path.write_bytes(text.getvalue().encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "delimiter"),
+    [
+        ("p.csv", "utf-8", ","),
+        ("p.csv", "utf-8-sig", ";"),
+        ("p.csv", "gbk", ","),
+        ("p.csv", "gb18030", "\t"),
+        ("p.TSV", "utf-16", "\t"),
+        ("p.tab", "utf-8", ","),
+        ("p.txt", "gbk", "\t"),
+        ("p", "utf-8-sig", ","),
+    ],
+)
+def test_a_table_is_read_in_whatever_way_it_was_saved(tmp_path: Path, name: str, encoding: str, delimiter: str) -> None:
+    rows = [["label", "备注", "predict"], ["标，准", "", '答,"案"\n;第二行\t'], ["标", "x", ""]]
+    assert read_predictions(_csv(tmp_path / name, rows, encoding, delimiter)) == [
+        Prediction("2", "", '答,"案"\n;第二行\t', "标，准"),
+        Prediction("4", "", "", "标"),
+    ]
+
+
+def test_all_columns_of_a_table(tmp_path: Path) -> None:
+    header = [*Prediction.__dataclass_fields__]
+    full = [
+        "a",
+        "问",
+        "答\r\n二",
+        "标",
+        "1.jpg",
+        " 3栋 ",
+        "严重",
+        "0.7",
+        '{"轻微": 0.1, "中等": 0.2, "严重": 0.7}',
+        "stop",
+        "",
+    ]
+    failed = ["b", "", "", "", "", "", "", "", "", "", "没有照片"]
+    assert read_predictions(_csv(tmp_path / "p.csv", [header, full, failed])) == [
+        Prediction("a", "问", "答\n二", "标", "1.jpg", "3栋", "严重", 0.7, (0.1, 0.2, 0.7), "stop"),
+        Prediction("b", "", "", "", error="没有照片"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1", "答"], "2 cells, the header has 5"),
+        (["1", "答", "标", "87%", ""], "level_probability: expected a number from 0 to 1, found '87%'; write 0.87"),
+        (["1", "答", "标", "1.5", ""], "level_probability: expected a number from 0 to 1, found 1.5"),
+        (["1", "答", "标", "nan", ""], "found nan"),
+        (["1", "答", "标", "", "0.7 0.3"], r"level_probabilities: expected three numbers as \[0.7, 0.2, 0.1\]"),
+        (["1", "答", "标", "", "[0.7, 0.3]"], "expected three numbers from 0 to 1"),
+        (["0", "答", "标", "", ""], "id '0' stands on line 2 already"),
+    ],
+)
+def test_a_bad_row_of_a_table_is_named_with_its_fault(tmp_path: Path, cells: list[str], message: str) -> None:
+    header = ["id", "predict", "label", "level_probability", "level_probabilities"]
+    path = _csv(tmp_path / "p.csv", [header, ["0", "答\n二", "标", "1", ""], cells])
+    with pytest.raises(DataError, match=message) as caught:
+        read_predictions(path)
+    assert f"{path}: 1 bad line(s); each row must have the cells predict and label" in str(caught.value)
+    assert f"{path}:4: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["预测", "label"], ["a", "b"]], r"columns missing: predict; found \(UTF-8\): 预测, label"),
+        ([["predict", "label", "predict"], ["a", "b", "c"]], "columns stand twice: predict"),
+        ([["predict", "label"]], "no predictions in this file"),
+        ([], "the file is empty"),
+    ],
+)
+def test_tables_that_are_none_of_predictions(tmp_path: Path, rows: list[list[str]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_predictions(_csv(tmp_path / "p.csv", rows))
+
+
+def test_a_workbook_is_told_to_be_saved_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "p.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="this is an Excel workbook, not a CSV table"):
+        read_predictions(tmp_path / "p.xlsx")
+
+
+def test_a_file_of_another_name_is_told_by_its_first_character(tmp_path: Path) -> None:
+    assert [row.id for row in read_predictions(_write(tmp_path / "answers.txt", _row()))] == ["1"]
+
+
+def test_an_open_quote_is_located(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text('predict,label\n"答,标\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"p\.csv:2: .*close the quote"):
+        read_predictions(path)

@@ -49,6 +49,12 @@ def test_good_and_bad_rows_are_told_apart_and_counted() -> None:
     assert index.digest != index_of(*rows(2)).digest
 
 
+def test_groups_have_numbers_by_first_appearance_for_names() -> None:
+    made = [prepared(n, group=group) for n, group in enumerate(["3栋", None, "1栋", "3栋"])]
+    assert index_of(*made, bad(4)).group_names == {"3栋": "g0001", "1栋": "g0002"}
+    assert index_of(*rows(2)).group_names == {}
+
+
 def test_photos_that_look_alike_go_to_one_split() -> None:
     alike = [prepared(n, perceptual_hash=scattered(n // 4)[: index_hash_length()]) for n in range(40)]
     splits = split_rows(index_of(*alike), recipe())

@@ -11,7 +11,7 @@ from riskva.recipe import EvalRecipe, ExportRecipe, PredictRecipe, SftRecipe
 
 MODEL = "model_name_or_path: m\noutput_dir: o\n"
 
-STAGES = "prepare, merge, sft, predict, eval, export"
+STAGES = "prepare, merge, sft, predict, eval, compare, export"
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ STAGES = "prepare, merge, sft, predict, eval, export"
         ("stage: sft\ndo_train: true\ndataset: d\n", SftRecipe),
         ("do_train: yes\ndataset: d\n", SftRecipe),
         ("stage: sft\ndo_train: true\ndo_predict: false\npredict_with_generate: false\ndataset: d\n", SftRecipe),
+        ("do_train: true\npredict_with_generate: true\ndataset: d\neval_dataset: e\n", SftRecipe),
         ("stage: sft\ndo_predict: true\neval_dataset: d\n", EvalRecipe),
         ("stage: sft\ndo_train: false\ndo_predict: true\npredict_with_generate: true\neval_dataset: d\n", EvalRecipe),
         ("stage: predict\neval_dataset: d\n", PredictRecipe),
@@ -66,7 +67,8 @@ def test_no_such_stage(faults: Faults, text: str, message: str) -> None:
         ),
         ("do_train: false", "5: do_train: is false, so there is nothing to do"),
         ("do_train: maybe", "5: do_train: expected true or false, found 'maybe'"),
-        ("predict_with_generate: true", "5: predict_with_generate: RisKVA evaluates the loss while it trains"),
+        ("predict_with_generate: true", "5: predict_with_generate: there are no rows to answer; give eval_dataset"),
+        ("predict_with_generate: maybe", "5: predict_with_generate: expected true or false, found 'maybe'"),
     ],
 )
 def test_do_keys_that_make_no_job(faults: Faults, sft: str, lines: str, message: str) -> None:

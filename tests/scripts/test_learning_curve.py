@@ -5,21 +5,29 @@ from pathlib import Path
 import learning_curve
 import pytest
 from drawn_defects.seeds import BASE_SEEDS, DEMO_SEED, MEASURED_SEED
-from learning_curve import LEVEL_NAMES, NAMES, SEEDS, Cell, FineTuneError, fingerprint, measure, plot, table
+from learning_curve import (
+    LEVEL_NAMES,
+    NAMES,
+    SEEDS,
+    WITHOUT_FLOOR,
+    Cell,
+    FineTuneError,
+    Score,
+    fingerprint,
+    measure,
+    plot,
+    table,
+)
 from PIL import Image
 
-from evaluation.side_by_side import ScoreLine
 
-
-def scores(level: float, text: float) -> dict[str, ScoreLine]:
+def scores(level: float, text: float) -> dict[str, Score]:
     """What `scores_of` returns for a run, with equal values for all levels and for all texts."""
-    return {
-        name: ScoreLine(name, 0.2, (level,)) if name in LEVEL_NAMES else ScoreLine(name, 30.0, (text,), is_percent=True)
-        for name in NAMES
-    }
+    floors = {name: None if name in WITHOUT_FLOOR else 0.2 if name in LEVEL_NAMES else 0.3 for name in NAMES}
+    return {name: Score(level if name in LEVEL_NAMES else text, floor) for name, floor in floors.items()}
 
 
-SCORES = [scores(0.4, 50), scores(0.6, 60), scores(0.8, 70), scores(0.9, 90)]
+SCORES = [scores(0.4, 0.5), scores(0.6, 0.6), scores(0.8, 0.7), scores(0.9, 0.9)]
 
 
 def cells(folder: Path) -> list[Cell]:
@@ -34,7 +42,7 @@ def test_the_table_gives_mean_lowest_highest_and_floor(tmp_path: Path) -> None:
     assert columns[2][:2] == ["60", "0.500 (0.400–0.600)"]
     assert columns[3][:2] == ["120", "0.850 (0.800–0.900)"]
     assert columns[3][5] == "0.800 (0.700–0.900)"
-    assert columns[4][1:] == ["0.200"] * 4 + ["0.300"] * 3
+    assert columns[4][1:] == ["0.200", "–", "0.200", "–", "0.300", "0.300", "0.300"]
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:

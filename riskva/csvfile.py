@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from riskva.data.paths import is_file
 from riskva.errors import DataError, MissingDataError
+from riskva.paths import is_file
 
 ENCODINGS = ("utf-8-sig", "gb18030")
 """What tables are tried in, in this order. GB18030 holds GBK and GB2312; utf-8-sig is UTF-8 with or without a BOM.
@@ -122,7 +122,7 @@ def open_csv(
 def _encodings(path: Path) -> tuple[str, ...]:
     """What the file may be written in, as its first bytes tell. Raises `DataError` when it is no text at all."""
     if not is_file(path):
-        raise MissingDataError(f"{path}: no such file; csv_path must name a CSV table")
+        raise MissingDataError(f"{path}: no such file; name a CSV table")
     with path.open("rb") as stream:
         start = stream.read(8)
     for sign, kind in _FOREIGN_STARTS.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from riskva.data.csvfile import open_csv
+from riskva.csvfile import open_csv
 from riskva.errors import DataError, MissingDataError
 
 

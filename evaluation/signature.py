@@ -1,0 +1,61 @@
+"""What scores depend on besides the answers: two numbers compare only where this is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from evaluation.predictions import Prediction
+from evaluation.sample_scores import Scoring
+from evaluation.text_overlap import signature as text_signature
+from riskva import __version__
+
+DATA_KEY = "data"
+
+NOT_COMPARED = ("floors", "intervals", "riskva")
+"""Keys that tell how other numbers than the scores came about; runs that differ in them still compare."""
+
+
+def data_fingerprint(predictions: Sequence[Prediction]) -> str:
+    """Which rows were answered: a digest of their ids and labels, whatever their order and whatever the answers."""
+    digest = hashlib.sha256()
+    for row in sorted(predictions, key=lambda row: (row.id, row.label)):
+        # LLaMA-Factory's labels end with a line break
+        digest.update(json.dumps([row.id, row.label.strip()]).encode())
+    return f"{len(predictions)} rows, {digest.hexdigest()[:16]}"
+
+
+def signature(predictions: Sequence[Prediction], scoring: Scoring, floors: str, intervals: str) -> dict[str, str]:
+    """The signature of the scores of `predictions`; `floors` and `intervals` say in words how those came about."""
+    return {
+        DATA_KEY: data_fingerprint(predictions),
+        "fields": ", ".join(scoring.report_format.labels),
+        **text_signature(),
+        "macro_f1": "mean over the three levels, one that is absent counts 0; an unparsed answer is wrong",
+        "costs": "; ".join(_costs(scoring)),
+        "vocabulary": f"kinds {_digest(scoring.kinds.words)}, rooms {_digest(scoring.rooms.words)}",
+        "floors": floors,
+        "intervals": intervals,
+        "riskva": f"{__version__}, scikit-learn {version('scikit-learn')}",
+    }
+
+
+def comparable(signed: Mapping[str, str]) -> dict[str, str]:
+    """The part of a signature that must be equal for scores to be compared."""
+    return {key: text for key, text in signed.items() if key not in NOT_COMPARED}
+
+
+def _costs(scoring: Scoring) -> list[str]:
+    return [
+        f"{expected}→{answered} {cost:g}"
+        for expected, row in scoring.costs.costs.items()
+        for answered, cost in row.items()
+        if cost
+    ]
+
+
+def _digest(words: Mapping[str, Sequence[str]]) -> str:
+    text = json.dumps({name: sorted(words[name]) for name in sorted(words)})
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
