@@ -14,7 +14,10 @@ from riskva import __version__
 
 DATA_KEY = "data"
 
-NOT_COMPARED = ("floors", "intervals", "riskva")
+DIGEST_KEY = "signature"
+"""The key of a digest of all that must be equal: scores with one digest compare, others do not."""
+
+NOT_COMPARED = (DIGEST_KEY, "floors", "intervals", "riskva")
 """Keys that tell how other numbers than the scores came about; runs that differ in them still compare."""
 
 
@@ -29,7 +32,7 @@ def data_fingerprint(predictions: Sequence[Prediction]) -> str:
 
 def signature(predictions: Sequence[Prediction], scoring: Scoring, floors: str, intervals: str) -> dict[str, str]:
     """The signature of the scores of `predictions`; `floors` and `intervals` say in words how those came about."""
-    return {
+    parts = {
         DATA_KEY: data_fingerprint(predictions),
         "fields": ", ".join(scoring.report_format.labels),
         **text_signature(),
@@ -40,6 +43,7 @@ def signature(predictions: Sequence[Prediction], scoring: Scoring, floors: str, 
         "intervals": intervals,
         "riskva": f"{__version__}, scikit-learn {version('scikit-learn')}",
     }
+    return {DIGEST_KEY: f"{_digest_of(comparable(parts))}; scores with another one do not compare", **parts}
 
 
 def comparable(signed: Mapping[str, str]) -> dict[str, str]:
@@ -57,5 +61,8 @@ def _costs(scoring: Scoring) -> list[str]:
 
 
 def _digest(words: Mapping[str, Sequence[str]]) -> str:
-    text = json.dumps({name: sorted(words[name]) for name in sorted(words)})
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _digest_of({name: sorted(words[name]) for name in sorted(words)})
+
+
+def _digest_of(value: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]

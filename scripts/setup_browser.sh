@@ -13,5 +13,5 @@ if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
 fi
 echo "setup_browser: installing Chromium and Noto CJK (about a minute)"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -qq -y --no-install-recommends chromium fonts-noto-cjk >/dev/null
+apt-get update -qq -o Acquire::Retries=3
+apt-get install -qq -y -o Acquire::Retries=3 --no-install-recommends chromium fonts-noto-cjk >/dev/null

@@ -43,7 +43,7 @@ def run(recipe: CompareRecipe) -> None:
     output.take(goes_on)
     first = next(iter(runs.values()))
     page = write_comparison(
-        comparison, first.page_photos, recipe.output_dir, title=recipe.output_dir.name, most_rows=recipe.report_rows
+        comparison, first.page_photos, recipe.output_dir, title=str(recipe.output_dir), most_rows=recipe.report_rows
     )
     write_json(recipe.output_dir / FINISHED_FILE, comparison_to_json(comparison))
     print(render_comparison(comparison))

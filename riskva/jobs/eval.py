@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from evaluation.evaluated import Evaluation
 from evaluation.label_studio import write_tasks
@@ -92,10 +93,16 @@ def _write(recipe: EvalRecipe, evaluation: Evaluation, rows: AnsweredRows) -> No
     """All files of an evaluation; the metrics last, since they say that the run is finished."""
     folder = recipe.output_dir
     write_sample_scores(evaluation.samples, folder / SAMPLE_FILE)
-    page = write_report(evaluation, rows.page_photos, folder, title=folder.name, most_rows=recipe.report_rows)
+    page = write_report(evaluation, rows.page_photos, folder, title=str(folder), most_rows=recipe.report_rows)
     if recipe.label_studio:
-        mistaken = [index for index, one in enumerate(evaluation.samples) if one.marks]
-        remove_folder(folder / LABEL_STUDIO_FOLDER)  # of a run that was killed here
-        write_tasks(evaluation, mistaken, rows.named_photos, folder / LABEL_STUDIO_FOLDER, rows.cells)
+        _write_tasks(folder / LABEL_STUDIO_FOLDER, evaluation, rows)
     write_json(folder / METRICS_FILE, metrics_of(evaluation))
     note(f"the scores lie in {folder / METRICS_FILE}; the page to look at: {page}")
+
+
+def _write_tasks(folder: Path, evaluation: Evaluation, rows: AnsweredRows) -> None:
+    remove_folder(folder)  # of a run that was killed here
+    if mistaken := [index for index, one in enumerate(evaluation.samples) if one.marks]:
+        write_tasks(evaluation, mistaken, rows.named_photos, folder, rows.cells)
+    else:
+        note("no answer is mistaken: there are no tasks for Label Studio")

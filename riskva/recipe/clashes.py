@@ -219,7 +219,11 @@ def _refused(key: str, check: Callable[[Any], object], value: Any) -> Iterator[C
 
 
 def eval_clashes(values: Values) -> Iterator[Clash]:
-    """Whether there is a model and a data set to predict with, or a file to score."""
+    """Whether there is a model and a data set to predict with, or a file to score, and what some keys need."""
+    if values.get("label_studio") and _is_empty(values.get("eval_dataset", True)):
+        yield Clash(("label_studio",), "needs eval_dataset: a task shows the row's photo")
+    if values.get("blank_photos") and values.get("predictions") is not None:
+        yield Clash(("blank_photos",), "needs the model: leave predictions out, so that it answers grey photos too")
     if "predictions" not in values or values["predictions"] is not None:
         return
     for key in ("model_name_or_path", "eval_dataset"):
