@@ -55,6 +55,20 @@ def intervals(
 
     Raises `DataError` when rows and groups differ in number, or there are no rows.
     """
+    bound = _share_bound(share_units)
+    return _intervals(terms, groups, statistics, num_resamples=num_resamples, seed=seed, bound=bound)
+
+
+def _intervals(
+    terms: Array,
+    groups: Sequence[str] | None,
+    statistics: Statistics,
+    *,
+    num_resamples: int,
+    seed: int,
+    bound: Callable[[str, float], Interval | None],
+) -> dict[str, Interval | None]:
+    """`intervals`; `bound` gives that of a score which no resample changes."""
     _check(terms, groups)
     sums = _group_sums(terms, groups)
     observed = {name: float(value) for name, value in statistics(sums.sum(axis=0)).items()}
@@ -62,9 +76,8 @@ def intervals(
         return dict.fromkeys(observed)
     resampled = statistics(_resampled_sums(sums, num_resamples, seed))
     left_out = statistics(sums.sum(axis=0) - sums)
-    num_units = share_units or {}
     return {
-        name: _bound(score, num_units.get(name, 0))
+        name: bound(name, score)
         if _is_constant(resampled[name], score)
         else _bca(score, resampled[name], left_out[name])
         for name, score in observed.items()
@@ -79,11 +92,14 @@ def paired_intervals(
     *,
     num_resamples: int = 2000,
     seed: int = 0,
+    share_units: Mapping[str, int] | None = None,
 ) -> dict[str, Interval | None]:
     """The 95 % interval of each score of `second` minus that of `first`, both (N, K) and of the same rows in order.
 
     Every resample draws the same rows for both, so that what makes a row hard for either cancels out. Otherwise as
-    `intervals`; two runs that differ nowhere have None. Raises `DataError` when the shapes differ.
+    `intervals`; two runs that differ nowhere have None. A share that is 1 in one run and 0 in the other has a bound:
+    were a draw to show that with probability q, and the contrary otherwise, the difference would be 2 q - 1. Raises
+    `DataError` when the shapes differ.
     """
     if first.shape != second.shape:
         raise DataError(f"terms of the same rows have one shape, found {first.shape} and {second.shape}")
@@ -93,7 +109,8 @@ def paired_intervals(
         before, after = statistics(sums[..., :num_terms]), statistics(sums[..., num_terms:])
         return {name: after[name] - before[name] for name in before}
 
-    return intervals(np.hstack([first, second]), groups, differences, num_resamples=num_resamples, seed=seed)
+    terms, bound = np.hstack([first, second]), _difference_bound(share_units)
+    return _intervals(terms, groups, differences, num_resamples=num_resamples, seed=seed, bound=bound)
 
 
 def _check(terms: Array, groups: Sequence[str] | None) -> None:
@@ -138,12 +155,30 @@ def _rounding(observed: float) -> float:
     return _ROUNDING * max(1.0, abs(observed))
 
 
-def _bound(share: float, num_units: int) -> Interval | None:
-    """The exact binomial bound of a share that is 0 or 1 in `num_units` draws, None for anything else."""
-    if share not in (0, 1) or not num_units:
-        return None
-    bound = _TAIL ** (1 / num_units)
-    return (bound, 1.0) if share == 1 else (0.0, 1 - bound)
+def _share_bound(num_units: Mapping[str, int] | None) -> Callable[[str, float], Interval | None]:
+    """The exact binomial bound of a share that is 0 or 1 in all its groups, None for anything else."""
+
+    def bound(name: str, share: float) -> Interval | None:
+        units = (num_units or {}).get(name, 0)
+        if share not in (0, 1) or not units:
+            return None
+        lowest = _TAIL ** (1 / units)
+        return (lowest, 1.0) if share == 1 else (0.0, 1 - lowest)
+
+    return bound
+
+
+def _difference_bound(num_units: Mapping[str, int] | None) -> Callable[[str, float], Interval | None]:
+    """That of the difference of two shares, 1 or -1 in all groups; none for two runs that differ nowhere."""
+
+    def bound(name: str, difference: float) -> Interval | None:
+        units = (num_units or {}).get(name, 0)
+        if difference not in (-1, 1) or not units:
+            return None
+        nearest = 2 * _TAIL ** (1 / units) - 1
+        return (nearest, 1.0) if difference == 1 else (-1.0, -nearest)
+
+    return bound
 
 
 def _bca(observed: float, resampled: Array, left_out: Array) -> Interval:

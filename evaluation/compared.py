@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.evaluated import Evaluation, Interval
+from evaluation.evaluated import Evaluation
+from evaluation.score_names import Interval
 
 
 @dataclass(frozen=True)

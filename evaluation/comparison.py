@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import fmean
 
 from evaluation.compared import Comparison, Difference, Rival
-from evaluation.evaluated import Evaluation, Interval
+from evaluation.evaluated import Evaluation
 from evaluation.mcnemar import mcnemar
 from evaluation.resampling import Resampling
-from evaluation.sample_scores import WHOLE, SampleScore
+from evaluation.sample_scores import SampleScore
+from evaluation.score_names import Interval
 from evaluation.scoring import run_tally
 from evaluation.signature import comparable
 from riskva.errors import DataError
@@ -29,6 +29,9 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
     """
     if len(runs) < 2:
         raise DataError(f"{len(runs)} run(s) to compare: give the predictions of two or more")
+    for name, run in runs.items():
+        if len({row.id for row in run.predictions}) < len(run.predictions):
+            raise DataError(f"{name}: an id stands twice, so that rows cannot be paired; give each row its own")
     (first_name, first), *others = runs.items()
     for name, run in others:
         _check_comparable(first_name, first, name, run)
@@ -73,8 +76,8 @@ def _in_order_of(first: Evaluation, run: Evaluation) -> Evaluation:
 def _rival(name: str, first: Evaluation, run: Evaluation, spread: Resampling) -> Rival:
     spans = spread.leads(run_tally(first.samples, first.scoring), run_tally(run.samples, run.scoring))
     pairs = list(zip(first.samples, run.samples, strict=True))
-    only_first = sum(_level_is_right(one) and not _level_is_right(other) for one, other in pairs)
-    only_this = sum(_level_is_right(other) and not _level_is_right(one) for one, other in pairs)
+    only_first = sum(one.is_level_right and not other.is_level_right for one, other in pairs)
+    only_this = sum(other.is_level_right and not one.is_level_right for one, other in pairs)
     gains = {row: _gain(one, other) for row, (one, other) in enumerate(pairs)}
     worst_first, no_gain = sorted(gains, key=lambda row: gains[row]), (0.0,) * 4
     return Rival(
@@ -92,16 +95,12 @@ def _difference(first: float | None, second: float | None, interval: Interval | 
     return None if first is None or second is None else Difference(second - first, interval)
 
 
-def _level_is_right(sample: SampleScore) -> bool:
-    return sample.expected is not None and sample.answered_level == sample.expected.level
-
-
 def _gain(first: SampleScore, second: SampleScore) -> tuple[float, ...]:
     """What the second answer has over the first: in cost, level, kind and texts, the first that differs decides."""
-    texts = _texts(second) - _texts(first)
+    texts = second.text_score - first.text_score
     return (
         (first.cost or 0.0) - (second.cost or 0.0),
-        float(_level_is_right(second) - _level_is_right(first)),
+        float(second.is_level_right - first.is_level_right),
         float(_names_kind(second) - _names_kind(first)),
         texts if abs(texts) >= NOTABLE_ROUGE else 0.0,
     )
@@ -109,10 +108,3 @@ def _gain(first: SampleScore, second: SampleScore) -> tuple[float, ...]:
 
 def _names_kind(sample: SampleScore) -> bool:
     return sample.kind is not None and sample.kind.is_right
-
-
-def _texts(sample: SampleScore) -> float:
-    """The mean ROUGE-L of the fields, or of the whole text where the label has no fields."""
-    overlaps = sample.overlaps["jieba"]
-    fields = [overlaps[label].rouge_l for label in overlaps if label != WHOLE]
-    return fmean(fields) if fields else overlaps[WHOLE].rouge_l

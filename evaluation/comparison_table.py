@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.compared import Comparison, Difference, Rival
 from evaluation.evaluated import Evaluation
-from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, ScoreName, text_names
+from evaluation.score_names import UNKNOWN, ScoreName, main_names
 from evaluation.table import aligned
 
 MOST_LISTED = 5
@@ -17,7 +17,7 @@ MOST_LISTED = 5
 def render_comparison(comparison: Comparison) -> str:
     """The scores side by side with what each rival has over the first run, as lines without a last line break."""
     first_name, first = next(iter(comparison.runs.items()))
-    names = shown_names(first)
+    names = main_names(first.scoring.report_format.text_labels)
     header = [f"{len(first.samples)} rows", "constant", *comparison.runs]
     header += [f"{rival.name} − {first_name}" for rival in comparison.rivals]
     rows = [header, *(_row(name, comparison) for name in names)]
@@ -28,13 +28,6 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 _LEGEND = "in brackets the 95 % interval of the difference, from a paired bootstrap; * it leaves 0 out"
-
-
-def shown_names(evaluation: Evaluation) -> list[ScoreName]:
-    """The scores that are worth a line: levels, form, names, and of the texts ROUGE-L and BLEU."""
-    texts = text_names(evaluation.scoring.report_format.text_labels)
-    longest = [one for one in texts if one.name.startswith("rouge.") and one.name.endswith("rouge-l")]
-    return [*LEVEL_NAMES, *FORM_NAMES, *NAMING_NAMES, *longest, texts[-1]]
 
 
 def _row(name: ScoreName, comparison: Comparison) -> list[str]:
@@ -50,17 +43,12 @@ def _row(name: ScoreName, comparison: Comparison) -> list[str]:
 def _shown(difference: Difference | None, name: ScoreName) -> str:
     if difference is None:
         return UNKNOWN
-    value = signed(difference.value, name)
+    value = name.signed(difference.value)
     if difference.interval is None:
         return value
     low, high = difference.interval
     mark = "*" if low > 0 or high < 0 else " "
-    return f"{value} [{signed(low, name)}, {signed(high, name)}]{mark}"
-
-
-def signed(value: float, name: ScoreName) -> str:
-    """A difference with its sign and the digits of its score."""
-    return ("+" if value >= 0 else "−") + name.shown(abs(value))
+    return f"{value} [{name.signed_interval(difference.interval)}]{mark}"
 
 
 def _in_words(first_name: str, first: Evaluation, rival: Rival) -> Iterator[str]:

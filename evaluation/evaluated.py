@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from evaluation.levels import LevelScores
 from evaluation.predictions import Prediction
 from evaluation.sample_scores import SampleScore, Scoring
-from evaluation.score_names import Flat
+from evaluation.score_names import BaselineKind, Flat, Interval
 from evaluation.verdict import Finding
-
-Interval = tuple[float, float]
-
-BaselineKind = Literal["constant", "nearest", "blanked"]
 
 
 @dataclass(frozen=True)
 class Baseline:
     """What is scored beside a model: `scores` by flat name, and in words what answered.
 
-    `constant` gives one report for every photo, `nearest` the training report that comes nearest to the truth (chosen
-    knowing it: the most that copying could reach), `blanked` is the model itself on grey photos.
+    `constant` gives one report for every photo, with the commonest level; `cheapest` is the same with the level whose
+    mistakes cost least on the training rows, where that is another. `nearest` is the training report that comes nearest
+    to the truth: chosen knowing it, and so no floor but the most that copying could reach. `blanked` is the model
+    itself on grey photos.
     """
 
     kind: BaselineKind

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from evaluation.naming import Named, compare_reports
 from evaluation.sample_scores import Scoring
+from evaluation.text_overlap import RougeScores, rouge
 from riskva.errors import DataError
 from riskva.report import DEFAULT_FORMAT, Reading, ReportFormat, RiskReport
 from riskva.vocabulary import KINDS, ROOMS, Vocabulary
@@ -67,10 +68,7 @@ def report_fields(
         raise DataError(f"{len(predictions)} prediction(s) for {len(references)} reference(s): give one a row")
     scoring = Scoring(report_format, _vocabulary(kinds or KINDS), _vocabulary(rooms or ROOMS))
     readings = [report_format.read_answer(text) for text in predictions]
-    parsed = [report_format.parse(text) for text in references]
-    expected = [one if isinstance(one, RiskReport) else None for one in parsed]
-    if not any(expected):
-        raise DataError("no reference is a report of this format: give the report_format that the data was made with")
+    expected = _reports(references, report_format)
     pairs = [(report, reading.report) for report, reading in zip(expected, readings, strict=True)]
     return FieldScores(
         format=format_validity(readings),
@@ -78,6 +76,40 @@ def report_fields(
         room=naming_scores([compare_reports(*pair, scoring.rooms, scoring.room_labels) for pair in pairs]),
         num_unparsed_references=expected.count(None),
     )
+
+
+def rouge_by_field(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    report_format: ReportFormat = DEFAULT_FORMAT,
+    segmentation: str = "jieba",
+) -> dict[str, RougeScores]:
+    """ROUGE in percent of each text field by its label, over the references that are reports.
+
+    An answer that is no report scores 0 in every field. Raises `DataError` as `report_fields` does.
+    """
+    pairs = [
+        (report_format.read_answer(answer).report, expected)
+        for answer, expected in zip(predictions, _reports(references, report_format), strict=True)
+        if expected is not None
+    ]
+    return {
+        label: rouge(
+            [answer.texts[label] if answer else "" for answer, _ in pairs],
+            [expected.texts[label] for _, expected in pairs],
+            segmentation,
+        )
+        for label in report_format.text_labels
+    }
+
+
+def _reports(references: Sequence[str], report_format: ReportFormat) -> list[RiskReport | None]:
+    """Each reference as a report, None where it is none. Raises `DataError` when none is."""
+    parsed = [report_format.parse(text) for text in references]
+    expected = [one if isinstance(one, RiskReport) else None for one in parsed]
+    if not any(expected):
+        raise DataError("no reference is a report of this format: give the report_format that the data was made with")
+    return expected
 
 
 def format_validity(readings: Sequence[Reading]) -> FormatValidity:

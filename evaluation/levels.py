@@ -49,9 +49,9 @@ class PerLevel(TypedDict):
 class LevelScores(TypedDict):
     """Scores of the risk level, as `metrics.json` holds them under `risk_level`; shares are 0 to 1.
 
-    `floor_level` is the most frequent level (the lower one of equals), `floor_accuracy` and `floor_macro_f1` what
-    always answering it scores; `floor_cost_level` is the level that costs least if always answered (the lower one of
-    equals) and `floor_expected_cost` that cost. `confusion[reference][answer]` counts rows; answers include `unparsed`.
+    `floor_level` is the most frequent level (the lower one of equals); `floor_accuracy`, `floor_macro_f1` and
+    `floor_expected_cost` are what always answering it scores. `confusion[reference][answer]` counts rows; answers
+    include `unparsed`.
     `severe_recall` is None without a 严重 reference. `under_call_rate` is the share of references above 轻微 that were
     answered with a lower level, `over_call_rate` that of references below 严重 that were answered with a higher one;
     each is None without such a reference, or where none of them was answered with a level. `expected_cost` is a mean
@@ -69,7 +69,6 @@ class LevelScores(TypedDict):
     over_call_rate: float | None
     expected_cost: float
     floor_expected_cost: float
-    floor_cost_level: str
     quadratic_kappa: float | None
     mean_absolute_error: float
     num_unparsed: int
@@ -99,20 +98,18 @@ def level_scores(
     counts = cells(predictions, references).sum(axis=0)
     scores = _floats(level_statistics(counts, costs.matrix))
     floor = RiskLevel(majority_level([int(level) for level in references]) if floor_level is None else floor_level)
-    constants = [_floats(level_statistics(_constant_counts(counts, level), costs.matrix)) for level in LEVELS]
-    cheapest = min(LEVELS, key=lambda level: (constants[level]["expected_cost"], level))
+    constant = _floats(level_statistics(_constant_counts(counts, floor), costs.matrix))
     return LevelScores(
         accuracy=scores["accuracy"],
-        floor_accuracy=constants[floor]["accuracy"],
+        floor_accuracy=constant["accuracy"],
         macro_f1=scores["macro_f1"],
-        floor_macro_f1=constants[floor]["macro_f1"],
+        floor_macro_f1=constant["macro_f1"],
         floor_level=floor.label,
         severe_recall=_known(scores["severe_recall"]),
         under_call_rate=_known(scores["under_call_rate"]),
         over_call_rate=_known(scores["over_call_rate"]),
         expected_cost=scores["expected_cost"],
-        floor_expected_cost=constants[cheapest]["expected_cost"],
-        floor_cost_level=LEVEL_LABELS[cheapest],
+        floor_expected_cost=constant["expected_cost"],
         quadratic_kappa=_known(scores["quadratic_kappa"]),
         mean_absolute_error=scores["mean_absolute_error"],
         num_unparsed=int(_table(counts)[:, -1].sum()),
@@ -124,10 +121,14 @@ def level_scores(
     )
 
 
+def cell_of(answer: int | None, reference: int) -> int:
+    """The place, from 0, of a row's cell among `NUM_CELLS`."""
+    return int(reference) * _NUM_ANSWERS + (_NUM_LEVELS if answer is None else int(answer))
+
+
 def cells(predictions: Sequence[int | None], references: Sequence[int]) -> Array:
     """(N, 12): a one in the cell of each row, see `NUM_CELLS`; sums over rows are a confusion matrix."""
-    answers = [_NUM_LEVELS if level is None else int(level) for level in predictions]
-    places = np.asarray(references, dtype=np.int64) * _NUM_ANSWERS + np.asarray(answers, dtype=np.int64)
+    places = [cell_of(answer, reference) for answer, reference in zip(predictions, references, strict=True)]
     table = np.zeros((len(places), NUM_CELLS))
     table[np.arange(len(places)), places] = 1
     return table

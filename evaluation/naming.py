@@ -13,9 +13,9 @@ from riskva.vocabulary import NO_DEFECT, UNKNOWN, Mention, Vocabulary
 class Named:
     """The first name of a vocabulary that the reference affirms, and what the answer has in its place.
 
-    A text that affirms none and denies some names 无缺陷, where the vocabulary has that. `answered` is
-    `riskva.vocabulary.UNKNOWN` where the answer names nothing. `is_denied` says that the answer speaks of the right
-    thing only to deny it: 未发现裂缝 where there is a crack.
+    A text that affirms none and denies some, or leaves them open (无法判断是否有裂缝), names 无缺陷, where the
+    vocabulary has that. `answered` is `riskva.vocabulary.UNKNOWN` where the answer names nothing. `is_denied` says that
+    the answer speaks of the right thing only to deny it: 未发现裂缝 where there is a crack.
     """
 
     expected: str

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from riskva.csvfile import DELIMITERS, CsvFile, open_csv
 from riskva.errors import DataError, MissingDataError
 from riskva.paths import is_file, is_folder
-from riskva.report import LEVEL_LABELS
+from riskva.report import LEVEL_LABELS, RiskLevel
 
 FILE_NAME = "generated_predictions.jsonl"
 """What `stage: predict` and LLaMA-Factory call their answers."""
@@ -29,8 +29,8 @@ NEEDED_COLUMNS = ("predict", "label")
 CSV_SUFFIXES = (".csv", ".tsv", ".tab")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
-# By how much rounded probabilities of three levels may miss 1 together.
-_SUM_TOLERANCE = 1e-3
+SUM_TOLERANCE = 1e-3 + 1e-9
+"""How far probabilities may be from a sum of 1: three that were each written with four digits are off by 1.5e-4."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Prediction:
     `image` names the photo, or is a tuple of names where a row has none or several. `group` says which rows belong
     together (a house), None where that is not known. `level` is the Chinese level that was read from the answer,
     `level_probability` (0 to 1) the model's confidence in it, `level_probabilities` (3,) its belief in each level from
-    轻微 to 严重. `error` says why the row has no answer; None means that it has one.
+    轻微 to 严重. `error` says why the row has no answer; None means that it has one. Without `has_own_id` the id is
+    only the row's number in its file.
     """
 
     id: str
@@ -54,6 +55,21 @@ class Prediction:
     level_probabilities: tuple[float, ...] | None = None
     finish_reason: str | None = None
     error: str | None = None
+    has_own_id: bool = field(default=True, compare=False)
+
+    @property
+    def plain_label(self) -> str:
+        """The label as labels are compared, runs of white space as one blank: LLaMA-Factory's end with a line break."""
+        return " ".join(self.label.split())
+
+    def confidence_in(self, level: RiskLevel | None) -> float | None:
+        """The model's confidence (0 to 1) in the level that was read from its answer; None where the row has none.
+
+        Without a level it is that of the likeliest one: nobody gains by saying nothing.
+        """
+        if self.level_probability is not None or self.level_probabilities is None:
+            return self.level_probability
+        return max(self.level_probabilities) if level is None else self.level_probabilities[level]
 
     @property
     def answer(self) -> str:
@@ -62,7 +78,7 @@ class Prediction:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The rows of a file of predictions, in order, failed ones included; an absent id is the line's number.
+    """The rows of a file of predictions, in order, failed ones included; one without an id is called by its number.
 
     Files that end in .csv, .tsv or .tab are tables, and those in .jsonl, .json or .ndjson are JSONL; of others, the
     first character decides. Raises `MissingDataError` when there is no such file, and `DataError` when it is empty,
@@ -74,9 +90,9 @@ def read_predictions(path: Path) -> list[Prediction]:
     predictions: list[Prediction] = []
     faults: list[str] = []
     lines: dict[str, int] = {}
-    for number, row in _table_rows(path) if is_table else _json_rows(path):
+    for place, (number, row) in enumerate(_table_rows(path) if is_table else _json_rows(path), start=1):
         try:
-            one = _parsed(row, number)
+            one = _parsed(row, place)
             _check_id(one.id, lines.setdefault(one.id, number), number)
             predictions.append(one)
         except DataError as fault:
@@ -119,6 +135,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Unread]]:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
+            if number == 1 and line.lstrip().startswith("["):
+                raise DataError(f"{path}: a JSON array; write one object a line (JSONL)")
             yield number, line
 
 
@@ -170,10 +188,10 @@ def _json_cell(name: str, cell: str) -> Any:
         raise DataError(f"{name}: expected three numbers as [0.7, 0.2, 0.1], found {cell!r}") from None
 
 
-def _parsed(row: Unread | Mapping[str, Any] | DataError, number: int) -> Prediction:
+def _parsed(row: Unread | Mapping[str, Any] | DataError, place: int) -> Prediction:
     if isinstance(row, DataError):
         raise row
-    return _prediction(_loaded(row) if isinstance(row, str) else row, number)
+    return _prediction(_loaded(row) if isinstance(row, str) else row, place)
 
 
 def _loaded(line: Unread) -> Mapping[str, Any]:
@@ -183,16 +201,20 @@ def _loaded(line: Unread) -> Mapping[str, Any]:
         raise DataError(f"not JSON ({error.msg} at column {error.colno})") from error
     except RecursionError as error:
         raise DataError("nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"not JSON that can be read ({error})") from error
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, found {type(row).__name__}")
     return row
 
 
-def _prediction(row: Mapping[str, Any], number: int) -> Prediction:
+def _prediction(row: Mapping[str, Any], place: int) -> Prediction:
+    own_id = _name(row, "id")
     optional = {key: _text(row, key, needed=False) for key in OPTIONAL_TEXTS}
     answered = optional["error"] is None
     return Prediction(
-        id=_name(row, "id") or str(number),
+        id=own_id or str(place),
+        has_own_id=own_id is not None,
         prompt=_text(row, "prompt", needed=False) or "",
         predict=_text(row, "predict", needed=answered) or "",
         label=_text(row, "label", needed=answered) or "",
@@ -207,9 +229,7 @@ def _prediction(row: Mapping[str, Any], number: int) -> Prediction:
 
 def _check_id(one: str, first: int, number: int) -> None:
     if first != number:
-        raise DataError(
-            f"id {one!r} stands on line {first} already; give each row an id of its own, or none (then its line counts)"
-        )
+        raise DataError(f"id {one!r} stands on line {first} already; give each row an id of its own, or none")
 
 
 def _name(row: Mapping[str, Any], key: str) -> str | None:
@@ -271,7 +291,7 @@ def _probabilities(row: Mapping[str, Any]) -> tuple[float, ...] | None:
         value = [value[label] for label in LEVEL_LABELS]
     if not isinstance(value, list) or len(value) != len(LEVEL_LABELS) or not all(map(_is_share, value)):
         raise DataError(f"level_probabilities: expected three numbers from 0 to 1, for {names}; found {value!r}")
-    if abs(sum(value) - 1) > _SUM_TOLERANCE + 1e-9:
+    if abs(sum(value) - 1) > SUM_TOLERANCE:
         raise DataError(
             f"level_probabilities: expected numbers that add up to 1, found {value!r}, which make {sum(value):g}; "
             "divide them by their sum"

@@ -12,15 +12,13 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.predictions import SUM_TOLERANCE
 from riskva.errors import DataError
 from riskva.report import RiskLevel
 
 NUM_BINS = 15
 NUM_POINTS = 100
 """Points of a risk–coverage curve at most; AURC is taken over all rows."""
-
-SUM_TOLERANCE = 1e-3
-"""How far probabilities may be from a sum of 1: three that were each written with four digits are off by 1.5e-4."""
 
 Array = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.bootstrap import intervals, paired_intervals
-from evaluation.evaluated import Interval
 from evaluation.sample_scores import SampleScore
+from evaluation.score_names import Interval
 from evaluation.tally import Tally
 from riskva.report import RiskLevel
 
@@ -30,7 +30,7 @@ class Resampling:
     @classmethod
     def of(cls, samples: Sequence[SampleScore]) -> Resampling:
         """The resampling of these rows; a row that names no group, where others do, stands alone."""
-        names = [f"row {index}" if one.group is None else f"group {one.group}" for index, one in enumerate(samples)]
+        names = [f"row {one.id}" if one.group is None else f"group {one.group}" for one in samples]
         units = {
             name: len({unit for unit, one in zip(names, samples, strict=True) if counts(one)})
             for name, counts in SHARE_OF.items()
@@ -51,7 +51,13 @@ class Resampling:
     def leads(self, first: Tally, second: Tally) -> Mapping[str, Interval | None]:
         """95 % intervals of the second's scores less the first's, both from the same draws of rows."""
         return paired_intervals(
-            first.terms, second.terms, self.groups, second.statistics, num_resamples=NUM_RESAMPLES, seed=SEED
+            first.terms,
+            second.terms,
+            self.groups,
+            second.statistics,
+            num_resamples=NUM_RESAMPLES,
+            seed=SEED,
+            share_units=self.num_units,
         )
 
     def in_words(self) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evaluation.naming import Named, compare_reports
@@ -64,6 +65,8 @@ class Mark(enum.StrEnum):
     OVER_CALLED = "over-called"
     WRONG_KIND = "wrong kind"
     WRONG_ROOM = "wrong room"
+    NO_REFERENCE = "no reference"
+    """The label is no report: whether the answer is right cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,20 @@ class SampleScore:
         return self.reading.report.level if self.reading.report else None
 
     @property
+    def is_level_right(self) -> bool:
+        """Whether the answered level is the reference's; not where either has none."""
+        return self.expected is not None and self.answered_level == self.expected.level
+
+    @property
+    def text_score(self) -> float:
+        """Mean ROUGE-L of the fields in percent, by jieba's words; of the whole text where the label has no fields."""
+        overlaps = self.overlaps["jieba"]
+        fields = [one.rouge_l for label, one in overlaps.items() if label != WHOLE]
+        return fmean(fields) if fields else overlaps[WHOLE].rouge_l
+
+    @property
     def marks(self) -> tuple[Mark, ...]:
-        """What is wrong with the answer, the worst first; nothing for an answer that is right, in whatever words."""
+        """What is wrong with the answer, the worst first; nothing where no mistake was found, in whatever words."""
         return tuple(mark for mark, applies in self._verdicts().items() if applies)
 
     def _verdicts(self) -> Mapping[Mark, bool]:
@@ -105,6 +120,7 @@ class SampleScore:
             Mark.OVER_CALLED: both and answered > expected,  # type: ignore[operator]
             Mark.WRONG_KIND: answered is not None and self.kind is not None and not self.kind.is_right,
             Mark.WRONG_ROOM: answered is not None and self.room is not None and not self.room.is_right,
+            Mark.NO_REFERENCE: expected is None,
         }
 
 

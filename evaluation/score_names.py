@@ -8,8 +8,14 @@ from typing import Literal
 
 Unit = Literal["share", "percent", "kappa", "levels", "cost"]
 
+BaselineKind = Literal["constant", "cheapest", "nearest", "blanked"]
+"""What a score is set against; see `evaluation.evaluated.Baseline`."""
+
 UNKNOWN = "–"
 """What is shown for a score that cannot be told."""
+
+Interval = tuple[float, float]
+"""The ends of a 95 % interval, the lower one first."""
 
 Flat = Mapping[str, float | None]
 """Scores by flat name, such as `risk_level.macro_f1`; None where a score cannot be told."""
@@ -30,6 +36,18 @@ class ScoreName:
         if value is None:
             return UNKNOWN
         return f"{value:.1f}" if self.unit == "percent" else f"{value:.3f}"
+
+    def signed(self, value: float) -> str:
+        """A difference, with its sign."""
+        return ("−" if value < 0 else "+") + self.shown(abs(value))
+
+    def shown_interval(self, interval: Interval | None) -> str:
+        """`0.410 … 0.620`, `UNKNOWN` for None."""
+        return UNKNOWN if interval is None else f"{self.shown(interval[0])} … {self.shown(interval[1])}"
+
+    def signed_interval(self, interval: Interval | None) -> str:
+        """The interval of a difference, with signs."""
+        return UNKNOWN if interval is None else f"{self.signed(interval[0])} … {self.signed(interval[1])}"
 
 
 LEVEL_NAMES = (
@@ -68,6 +86,20 @@ def text_names(text_labels: tuple[str, ...]) -> tuple[ScoreName, ...]:
                     )
                 )
     return (*names, ScoreName("bleu", "BLEU-4 全文（字）", "BLEU-4 whole", "percent"))
+
+
+def main_text_names(text_labels: tuple[str, ...]) -> tuple[ScoreName, ...]:
+    """Of the texts, the scores worth a line: ROUGE-L by jieba's words of each field and the whole, and BLEU."""
+    return tuple(
+        one
+        for one in text_names(text_labels)
+        if one.name == "bleu" or (one.name.startswith("rouge.") and one.name.endswith(".rouge-l"))
+    )
+
+
+def main_names(text_labels: tuple[str, ...]) -> tuple[ScoreName, ...]:
+    """The scores to decide by."""
+    return (*LEVEL_NAMES, *FORM_NAMES, *NAMING_NAMES, *main_text_names(text_labels))
 
 
 def score_names(text_labels: tuple[str, ...]) -> tuple[ScoreName, ...]:

@@ -14,6 +14,9 @@ from riskva import __version__
 
 DATA_KEY = "data"
 
+RULES = "1"
+"""Raised whenever answers are read, or names are judged, by other rules: scores by older ones do not compare."""
+
 DIGEST_KEY = "signature"
 """The key of a digest of all that must be equal: scores with one digest compare, others do not."""
 
@@ -25,8 +28,7 @@ def data_fingerprint(predictions: Sequence[Prediction]) -> str:
     """Which rows were answered: a digest of their ids and labels, whatever their order and whatever the answers."""
     digest = hashlib.sha256()
     for row in sorted(predictions, key=lambda row: (row.id, row.label)):
-        # LLaMA-Factory's labels end with a line break
-        digest.update(json.dumps([row.id, row.label.strip()]).encode())
+        digest.update(json.dumps([row.id, row.plain_label]).encode())
     return f"{len(predictions)} rows, {digest.hexdigest()[:16]}"
 
 
@@ -34,6 +36,7 @@ def signature(predictions: Sequence[Prediction], scoring: Scoring, floors: str, 
     """The signature of the scores of `predictions`; `floors` and `intervals` say in words how those came about."""
     parts = {
         DATA_KEY: data_fingerprint(predictions),
+        "rules": RULES,
         "fields": ", ".join(scoring.report_format.labels),
         **text_signature(),
         "macro_f1": "mean over the three levels, one that is absent counts 0; an unparsed answer is wrong",

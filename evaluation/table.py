@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evaluation.evaluated import Evaluation, Interval
+from evaluation.evaluated import Evaluation
 from evaluation.levels import UNPARSED
 from evaluation.sample_scores import WHOLE
 from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, ScoreName, text_names
@@ -40,11 +40,6 @@ def aligned(rows: Sequence[Row]) -> Iterator[str]:
         ).rstrip()
 
 
-def shown_interval(interval: Interval | None, name: ScoreName) -> str:
-    """An interval with the digits of its score."""
-    return UNKNOWN if interval is None else f"{name.shown(interval[0])} to {name.shown(interval[1])}"
-
-
 def _padding(cell: str, width: int) -> str:
     return " " * (width - display_width(cell))
 
@@ -76,7 +71,7 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
             (
                 name.en + (" (less is better)" if name.lower_is_better else ""),
                 name.shown(value),
-                shown_interval(interval, name),
+                name.shown_interval(interval),
                 *(name.shown(one.scores[name.name]) for one in floors),
             )
         )
@@ -114,7 +109,7 @@ def _texts(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _beside(evaluation: Evaluation, name: ScoreName) -> Iterator[str]:
-    yield shown_interval(evaluation.intervals.get(name.name), name)
+    yield name.shown_interval(evaluation.intervals.get(name.name))
     yield from (name.shown(one.scores[name.name]) for one in evaluation.baselines)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.levels import NUM_CELLS, cells, level_statistics
+from evaluation.levels import NUM_CELLS, cell_of, level_statistics
 from evaluation.sample_scores import OVERLAPS, PREFIXES, WHOLE, SampleScore
 from evaluation.score_names import Flat
 from riskva.level_costs import LevelCosts
@@ -52,11 +53,19 @@ class Tally:
         return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
 
 
-def tally(samples: Sequence[SampleScore], text_labels: Sequence[str], costs: LevelCosts) -> Tally:
-    """The tally of `samples`, whose reports have these text fields."""
+def tally(samples: Iterable[SampleScore], text_labels: Sequence[str], costs: LevelCosts) -> Tally:
+    """The tally of `samples`, whose reports have these text fields; each sample is looked at once and let go."""
     means = tuple(_means(text_labels))
-    terms = [[*(counts(one) for counts in _COUNTED.values()), *(mean.value(one) for mean in means)] for one in samples]
-    return Tally(np.concatenate([_cells(samples), np.array(terms, dtype=np.float64)], axis=1), means, costs)
+    numbers = np.fromiter(chain.from_iterable(_terms(one, means) for one in samples), dtype=np.float64)
+    return Tally(numbers.reshape(-1, NUM_CELLS + len(_COUNTED) + len(means)), means, costs)
+
+
+def _terms(sample: SampleScore, means: Sequence[Mean]) -> Iterator[float]:
+    # All zeros for a sample whose label is no report, so that it counts in no score of levels
+    cell = None if sample.expected is None else cell_of(sample.answered_level, sample.expected.level)
+    yield from (float(place == cell) for place in range(NUM_CELLS))
+    yield from (float(counts(sample)) for counts in _COUNTED.values())
+    yield from (float(mean.value(sample)) for mean in means)
 
 
 _COUNTED: Mapping[Over, Callable[[SampleScore], float]] = {
@@ -86,14 +95,3 @@ def _overlap_of(segmentation: str, label: str, place: int) -> Callable[[SampleSc
         return found[place] if found else 0.0
 
     return value
-
-
-def _cells(samples: Sequence[SampleScore]) -> Numbers:
-    """(N, NUM_CELLS): all zeros for a sample whose label is no report, so that it counts in no score of levels."""
-    found = np.zeros((len(samples), NUM_CELLS))
-    known = [index for index, one in enumerate(samples) if one.expected is not None]
-    answered = [samples[index].answered_level for index in known]
-    expected = [one.expected.level for one in samples if one.expected is not None]
-    if known:
-        found[known] = cells(answered, expected)
-    return found

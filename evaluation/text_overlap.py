@@ -153,23 +153,24 @@ def _words(text: str) -> Sequence[str]:
     """jieba's words as rouge-chinese counts them: a sentence of nothing but white space is one empty word."""
     if not text.split():
         return []
-    words = [word for block in _jieba().re_han_default.split(text) for word in _words_of_block(block)]
+    words = [word for block in segmenter().re_han_default.split(text) for word in _words_of_block(block)]
     sentences = [" ".join(sentence.split()) for sentence in _sentence_cutter()(" ".join(words)) if sentence]
     return [word for sentence in sentences for word in sentence.split(" ")]
 
 
 def _words_of_block(block: str) -> Sequence[str]:
     # jieba looks at each stretch between punctuation by itself; in reports most of them come again and again
-    return _remembered_words(block) if len(block) <= _LONGEST_BLOCK else tuple(_jieba().cut(block))
+    return _remembered_words(block) if len(block) <= _LONGEST_BLOCK else tuple(segmenter().cut(block))
 
 
 @lru_cache(maxsize=2**15)
 def _remembered_words(block: str) -> Sequence[str]:
-    return tuple(_jieba().cut(block))
+    return tuple(segmenter().cut(block))
 
 
 @cache
-def _jieba() -> ModuleType:
+def segmenter() -> ModuleType:
+    """jieba, loaded without a word."""
     import jieba
 
     # it announces on standard error that it loads its dictionary, at debug level and with a handler of its own

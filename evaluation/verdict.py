@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from evaluation.levels import LevelScores
 from evaluation.predictions import Prediction
-from evaluation.sample_scores import WHOLE, Mark, SampleScore
-from evaluation.score_names import Flat
+from evaluation.sample_scores import Mark, SampleScore
+from evaluation.score_names import BaselineKind, Flat, Interval
 from riskva.report import RiskLevel
 
 Severity = Literal["error", "warning", "info", "good"]
@@ -19,19 +20,22 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "good", "info")
 """In the order in which they are told: what is wrong, then what is right, then what else there is to know."""
 
 FEW_ROWS = 10
-"""Rows of a level below which its recall says next to nothing: one row is worth over ten points."""
+"""Rows of a level (groups, where there are any) below which its recall says next to nothing."""
 
 ALIKE_SHARE = 0.9
 """Share of rows with one and the same answer from which a model is said to answer without looking."""
 
 MISLEADING_ROUGE = 80.0
-"""ROUGE-L of the whole text, in percent, that looks good beside a level that is wrong."""
+"""Mean ROUGE-L of the fields, in percent, that looks good beside a level that is wrong."""
 
 REWORDED_ROUGE = 50.0
 """ROUGE-L of the defect's field, in percent, that looks bad although level and kind are right."""
 
-COPIED_ROUGE = 95.0
-"""ROUGE-L of the whole text, in percent, of the nearest training reports from which test texts count as known."""
+COPIED_ROUGE = 90.0
+"""Mean ROUGE-L by field, in percent, of the nearest training reports from which test texts count as known."""
+
+NAMED_SHARE = 0.5
+"""Share of references below which a vocabulary that names no more of their kinds does not fit the data."""
 
 LEVEL = "risk_level.macro_f1"
 COST = "risk_level.expected_cost"
@@ -53,44 +57,44 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What findings are drawn from; `leads` are intervals of the run's scores less the constant answer's.
+    """What findings are drawn from.
 
-    `blanked` are the model's scores on grey photos, None where that was not tried; `nearest` those of the nearest
-    training reports, None without training rows.
+    `baselines` are scores by kind of baseline, `leads` 95 % intervals of the run's scores less theirs.
+    `cheapest_level` is the level that costs least if always answered, by the training rows.
     """
 
     predictions: Sequence[Prediction]
     samples: Sequence[SampleScore]
     defect_label: str | None
+    text_labels: Sequence[str]
     levels: LevelScores
     scores: Flat
-    intervals: Mapping[str, tuple[float, float] | None]
-    constant: Flat
-    leads: Mapping[str, tuple[float, float] | None]
-    blanked: Flat | None
-    nearest: Flat | None
+    baselines: Mapping[BaselineKind, Flat]
+    leads: Mapping[BaselineKind, Mapping[str, Interval | None]]
+    cheapest_level: RiskLevel
+    has_training: bool
 
-    def rows(self, mark: Mark) -> tuple[int, ...]:
-        """The rows with that mark, the costliest first."""
-        return self.worst_first(index for index, one in enumerate(self.samples) if mark in one.marks)
-
-    def worst_first(self, rows: Iterator[int]) -> tuple[int, ...]:
-        """These rows by what they cost, the costliest first."""
-        return tuple(sorted(rows, key=lambda index: (-(self.samples[index].cost or 0), index)))
+    def rows(self, applies: Callable[[SampleScore], bool]) -> tuple[int, ...]:
+        """The rows to which that applies, the costliest first."""
+        found = (row for row, one in enumerate(self.samples) if applies(one))
+        return tuple(sorted(found, key=lambda row: (-(self.samples[row].cost or 0), row)))
 
 
 def findings(evidence: Evidence) -> tuple[Finding, ...]:
-    """What is to be known of a run, the gravest first; exactly one of them compares it with the constant answer."""
+    """What is to be known of a run, the gravest first; exactly one of them sets its levels against the constant's."""
     found = [
         _against_constant(evidence),
-        *_sees_nothing(evidence),
+        *_against_grey_photos(evidence),
         *_alike(evidence),
+        *_failed(evidence),
         *_unparsed(evidence),
         *_severe(evidence),
         *_denied(evidence),
         *_misleading(evidence),
         *_costly(evidence),
         *_too_few(evidence),
+        *_without_reference(evidence),
+        *_unnamed(evidence),
         *_reworded(evidence),
         *_copied(evidence),
         *_what_is_unknown(evidence),
@@ -99,40 +103,51 @@ def findings(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def _against_constant(evidence: Evidence) -> Finding:
-    score, floor, lead = evidence.scores[LEVEL], evidence.constant[LEVEL], evidence.leads.get(LEVEL)
+    score, floor = _known(evidence.scores[LEVEL]), _known(evidence.baselines["constant"][LEVEL])
+    lead = evidence.leads["constant"].get(LEVEL)
     numbers = f"macro-F1 {score:.3f}", f"{floor:.3f}"
-    if score is not None and floor is not None and score <= floor:
+    if score <= floor:
         return Finding(
             "no_better_than_constant",
             "error",
             f"等级判断不比固定答案好：{numbers[0]}，对每张照片都给同一份报告也有 {numbers[1]}。",
             f"The level is judged no better than by one constant answer: {numbers[0]}, the constant has {numbers[1]}.",
         )
-    if lead is None or lead[0] <= 0:
+    # Without an interval no resample changes the lead: it is the same in every group
+    if lead is not None and lead[0] <= 0:
         return Finding(
             "not_surely_better",
             "error",
             f"还不能说等级判断比固定答案好：{numbers[0]}，固定答案 {numbers[1]}，差距可能只是偶然。",
             f"Not surely better than one constant answer: {numbers[0]} against {numbers[1]} may be chance.",
         )
+    span = f"（差距的 95% 区间 {lead[0]:.3f}–{lead[1]:.3f}）" if lead else ""
+    span_en = f" (95 % interval of the lead {lead[0]:.3f} to {lead[1]:.3f})" if lead else ""
     return Finding(
         "better_than_constant",
         "good",
-        f"等级判断好于固定答案：{numbers[0]}，固定答案 {numbers[1]}（差距的 95% 区间 {lead[0]:.3f}–{lead[1]:.3f}）。",
-        f"The level is judged better than by one constant answer: {numbers[0]} against {numbers[1]} "
-        f"(95 % interval of the lead {lead[0]:.3f} to {lead[1]:.3f}).",
+        f"等级判断好于固定答案：{numbers[0]}，固定答案 {numbers[1]}{span}。",
+        f"The level is judged better than by one constant answer: {numbers[0]} against {numbers[1]}{span_en}.",
     )
 
 
-def _sees_nothing(evidence: Evidence) -> Iterator[Finding]:
-    score, interval = evidence.scores[LEVEL], evidence.intervals.get(LEVEL)
-    blank = evidence.blanked[LEVEL] if evidence.blanked else None
-    if score is not None and blank is not None and blank >= (interval[0] if interval else score):
+def _known(score: float | None) -> float:
+    """Macro-F1 is there whenever one label is a report, and without any nothing is scored."""
+    assert score is not None
+    return score
+
+
+def _against_grey_photos(evidence: Evidence) -> Iterator[Finding]:
+    if "blanked" not in evidence.baselines:
+        return
+    score, grey = _known(evidence.scores[LEVEL]), _known(evidence.baselines["blanked"][LEVEL])
+    lead = evidence.leads["blanked"].get(LEVEL)
+    if score <= grey or (lead is not None and lead[0] <= 0):
         yield Finding(
             "sees_nothing",
             "error",
-            f"把照片换成灰图后，macro-F1 仍有 {blank:.3f}（原图 {score:.3f}）：模型几乎没有看照片。",
-            f"On grey photos macro-F1 is still {blank:.3f} (with the photos {score:.3f}): the model hardly looks.",
+            f"把照片换成灰图，macro-F1 为 {grey:.3f}，原图 {score:.3f}：不能说模型看了照片。",
+            f"On grey photos macro-F1 is {grey:.3f}, with the photos {score:.3f}: the model cannot be said to look.",
         )
 
 
@@ -148,8 +163,23 @@ def _alike(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _failed(evidence: Evidence) -> Iterator[Finding]:
+    rows = tuple(row for row, one in enumerate(evidence.predictions) if one.error is not None)
+    if rows:
+        total = len(evidence.samples)
+        yield Finding(
+            "failed_rows",
+            "warning",
+            f"{total} 行中有 {len(rows)} 行无法预测（如照片读不了），按判错计。",
+            f"{len(rows)} of {total} rows could not be predicted (an unreadable photo, say); they count as wrong.",
+            rows,
+        )
+
+
 def _unparsed(evidence: Evidence) -> Iterator[Finding]:
-    rows, total = evidence.rows(Mark.UNPARSED), len(evidence.samples)
+    failed = {row for row, one in enumerate(evidence.predictions) if one.error is not None}
+    rows = tuple(row for row in evidence.rows(lambda one: Mark.UNPARSED in one.marks) if row not in failed)
+    total = len(evidence.samples) - len(failed)
     if rows:
         yield Finding(
             "unparsed",
@@ -161,14 +191,8 @@ def _unparsed(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _severe(evidence: Evidence) -> Iterator[Finding]:
-    severe = [
-        index
-        for index, one in enumerate(evidence.samples)
-        if one.expected is not None and one.expected.level == RiskLevel.SEVERE
-    ]
-    missed = evidence.worst_first(
-        index for index in severe if evidence.samples[index].answered_level != RiskLevel.SEVERE
-    )
+    severe = evidence.rows(lambda one: one.expected is not None and one.expected.level == RiskLevel.SEVERE)
+    missed = tuple(row for row in severe if not evidence.samples[row].is_level_right)
     if missed:
         yield Finding(
             "severe_missed",
@@ -180,7 +204,7 @@ def _severe(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _denied(evidence: Evidence) -> Iterator[Finding]:
-    if rows := evidence.rows(Mark.DENIED):
+    if rows := evidence.rows(lambda one: Mark.DENIED in one.marks):
         yield Finding(
             "denied",
             "error",
@@ -191,86 +215,127 @@ def _denied(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _misleading(evidence: Evidence) -> Iterator[Finding]:
-    rows = evidence.worst_first(
-        index
-        for index, one in enumerate(evidence.samples)
-        if {Mark.UNDER_CALLED, Mark.OVER_CALLED} & set(one.marks)
-        and one.overlaps["jieba"][WHOLE].rouge_l >= MISLEADING_ROUGE
-    )
+    wrong = {Mark.UNDER_CALLED, Mark.OVER_CALLED}
+    rows = evidence.rows(lambda one: bool(wrong & set(one.marks)) and one.text_score >= MISLEADING_ROUGE)
     if rows:
         yield Finding(
             "texts_mislead",
             "warning",
-            f"{len(rows)} 个答案的文字几乎与标准一致（全文 ROUGE-L ≥ {MISLEADING_ROUGE:.0f}），等级却是错的。",
-            f"{len(rows)} answers read almost like the reference (ROUGE-L of the whole ≥ {MISLEADING_ROUGE:.0f}) "
+            f"{len(rows)} 个答案的文字几乎与标准一致（各字段 ROUGE-L 平均 ≥ {MISLEADING_ROUGE:.0f}），等级却是错的。",
+            f"{len(rows)} answers read almost like the reference (mean ROUGE-L of the fields ≥ {MISLEADING_ROUGE:.0f}) "
             "and have the wrong level.",
             rows,
         )
 
 
 def _costly(evidence: Evidence) -> Iterator[Finding]:
-    cost, floor, level = (
-        evidence.scores[COST],
-        evidence.levels["floor_expected_cost"],
-        evidence.levels["floor_cost_level"],
-    )
-    if cost is not None and cost >= floor:
+    kind: BaselineKind = "cheapest" if "cheapest" in evidence.baselines else "constant"
+    cost, floor, level = evidence.scores[COST], evidence.baselines[kind][COST], evidence.cheapest_level.label
+    lead = evidence.leads[kind].get(COST)
+    if not cost or floor is None:  # no mistake that costs anything
+        return
+    if cost >= floor:
         yield Finding(
             "costlier_than_constant",
             "error",
-            f"按误判代价计，模型（{cost:.3f}）不如一律判为“{level}”（{floor:.3f}）。",
+            f"按误判代价计，模型（{cost:.3f}）不比一律判为“{level}”（{floor:.3f}）好。",
             f"By what mistakes cost, the model ({cost:.3f}) is no better than always saying {level} ({floor:.3f}).",
+        )
+    elif lead is not None and lead[1] >= 0:
+        yield Finding(
+            "not_surely_cheaper",
+            "warning",
+            f"按误判代价计，还不能说模型（{cost:.3f}）比一律判为“{level}”（{floor:.3f}）好。",
+            f"By what mistakes cost, the model ({cost:.3f}) is not surely better than always saying {level} "
+            f"({floor:.3f}).",
         )
 
 
 def _too_few(evidence: Evidence) -> Iterator[Finding]:
-    few = {label: one["support"] for label, one in evidence.levels["per_level"].items() if one["support"] < FEW_ROWS}
+    units = {level: set[str]() for level in RiskLevel}
+    for one in evidence.samples:
+        if one.expected is not None:
+            units[one.expected.level].add(f"group {one.group}" if one.group is not None else f"row {one.id}")
+    few = {level.label: len(found) for level, found in units.items() if len(found) < FEW_ROWS}
     if few:
-        counts_zh = "、".join(f"{label} {count} 行" for label, count in few.items())
+        has_groups = any(one.group is not None for one in evidence.samples)
+        zh, en = ("组", "groups") if has_groups else ("行", "rows")
+        counts_zh = "、".join(f"{label} {count} {zh}" for label, count in few.items())
         counts = ", ".join(f"{label} {count}" for label, count in few.items())
         yield Finding(
             "too_few_rows",
             "warning",
-            f"样本太少，无法衡量：{counts_zh}。每个等级至少要有 {FEW_ROWS} 行，最好有 50 行；否则连区间也偏窄。",
-            f"Too few rows to measure: {counts}. A level needs {FEW_ROWS} rows at least, better 50; with fewer even "
+            f"样本太少，无法衡量：{counts_zh}。每个等级至少要有 {FEW_ROWS} {zh}，最好有 50 {zh}；否则连区间也偏窄。",
+            f"Too few {en} to measure: {counts}. A level needs {FEW_ROWS} {en} at least, better 50; with fewer even "
             "the intervals are too narrow.",
         )
 
 
+def _without_reference(evidence: Evidence) -> Iterator[Finding]:
+    if rows := evidence.rows(lambda one: one.expected is None):
+        total = len(evidence.samples)
+        yield Finding(
+            "labels_no_reports",
+            "warning",
+            f"{total} 行中有 {len(rows)} 行的标准答案不是报告：等级和各字段的分数只来自其余各行。",
+            f"{len(rows)} of {total} labels are no reports: levels and fields are scored on the other rows alone.",
+            rows,
+        )
+
+
+def _unnamed(evidence: Evidence) -> Iterator[Finding]:
+    known = [one for one in evidence.samples if one.expected is not None]
+    num_named = sum(one.kind is not None for one in known)
+    if num_named < NAMED_SHARE * len(known):
+        yield Finding(
+            "kinds_unknown",
+            "warning",
+            f"词表只认出 {len(known)} 份标准答案中 {num_named} 份的缺陷类型：类型对不对、是否否认缺陷，只对这些行判断。"
+            "请用 kinds 补充词语。",
+            f"The vocabulary finds a kind of defect in {num_named} of {len(known)} references: whether it is named "
+            "rightly, or denied, is judged in these alone. Give your words with kinds.",
+        )
+
+
 def _reworded(evidence: Evidence) -> Iterator[Finding]:
-    label = evidence.defect_label
-    rows = tuple(
-        index
-        for index, one in enumerate(evidence.samples)
-        if label is not None
-        and one.expected is not None
-        and not one.marks
-        and one.overlaps["jieba"][label].rouge_l < REWORDED_ROUGE
+    rows = evidence.rows(
+        lambda one: not one.marks and _names_kind(one) and _defect_score(evidence, one) < REWORDED_ROUGE
     )
     if rows:
         yield Finding(
             "reworded",
             "info",
-            f"{len(rows)} 个答案措辞与标准不同，但等级、类型和部位都对：文字得分低估了它们。",
-            f"{len(rows)} answers use other words and have level, kind and room right: text scores rate them too low.",
+            f"{len(rows)} 个答案措辞与标准不同，但等级和缺陷类型都对：文字得分低估了它们。",
+            f"{len(rows)} answers use other words and have level and kind right: text scores rate them too low.",
             rows,
         )
 
 
+def _names_kind(one: SampleScore) -> bool:
+    return one.kind is not None and one.kind.is_right
+
+
+def _defect_score(evidence: Evidence, one: SampleScore) -> float:
+    return one.overlaps["jieba"][evidence.defect_label].rouge_l if evidence.defect_label is not None else 100.0
+
+
 def _copied(evidence: Evidence) -> Iterator[Finding]:
-    copied = evidence.nearest[f"rouge.{WHOLE}.rouge-l"] if evidence.nearest else None
-    if copied is not None and copied >= COPIED_ROUGE:
+    if "nearest" not in evidence.baselines:
+        return
+    scores = [evidence.baselines["nearest"][f"rouge.{label}.rouge-l"] for label in evidence.text_labels]
+    copied = fmean(_known(one) for one in scores) if scores else 0.0
+    if copied >= COPIED_ROUGE:
         yield Finding(
             "texts_stand_in_training",
             "info",
-            f"测试报告几乎原样出现在训练集中（最近的训练文本 ROUGE-L {copied:.1f}）：文字得分高只说明记住了句子。",
-            f"The test reports stand in the training rows almost word for word (the nearest has ROUGE-L {copied:.1f}): "
-            "high text scores show that sentences were remembered.",
+            f"测试报告几乎原样出现在训练集中（最近训练文本的 ROUGE-L 平均 {copied:.1f}）：文字得分高只说明记住了句子。",
+            "The test reports stand in the training rows almost word for word (the nearest one has a mean ROUGE-L of "
+            f"{copied:.1f} by field): high text scores show that sentences were remembered.",
         )
 
 
 def _what_is_unknown(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.nearest is None:
+    if not evidence.has_training:
         yield Finding(
             "floors_from_test",
             "info",

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 from riskva.errors import RecipeError, UnknownLevelError
 from riskva.report import RiskLevel
 
+MOST = 1_000_000
+"""The largest cost: what matters is only how costs compare."""
+
 
 @dataclass(frozen=True)
 class LevelCosts:
-    """`costs[expected][answered]`, in units of the recipe's own; what is not given is 0, as every right level is.
+    """`costs[expected][answered]`, in units of the recipe's own; a right level costs nothing.
 
-    Raises `RecipeError` for a level that is none, a negative cost, or a cost of a right answer.
+    Raises `RecipeError` for a level that is none, a negative cost, a cost of a right answer, and where one of the six
+    mistakes has no cost: a forgotten one would be free.
     """
 
     costs: Mapping[str, Mapping[str, float]]
@@ -23,6 +28,11 @@ class LevelCosts:
         for expected, row in self.costs.items():
             for answered, cost in row.items():
                 _check(expected, answered, cost)
+        level = RiskLevel.from_label
+        given = {(level(expected), level(answered)) for expected, row in self.costs.items() for answered in row}
+        missing = [f"{one.label} → {two.label}" for one, two in permutations(RiskLevel, 2) if (one, two) not in given]
+        if missing:
+            raise RecipeError(f"level_costs: no cost for {', '.join(missing)}; give all six mistakes one")
 
     @cached_property
     def matrix(self) -> tuple[tuple[float, ...], ...]:
@@ -46,8 +56,8 @@ def _check(expected: str, answered: str, cost: float) -> None:
         is_right = RiskLevel.from_label(expected) == RiskLevel.from_label(answered)
     except UnknownLevelError as error:
         raise RecipeError(f"level_costs: {error}") from error
-    if not 0 <= cost < float("inf"):
-        raise RecipeError(f"level_costs: {expected} → {answered}: a cost is a number from 0 on, found {cost}")
+    if not 0 <= cost <= MOST:
+        raise RecipeError(f"level_costs: {expected} → {answered}: a cost is a number from 0 to {MOST:,}, found {cost}")
     if is_right and cost:
         raise RecipeError(f"level_costs: {expected} → {answered}: a right level costs nothing, found {cost}")
 

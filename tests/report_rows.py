@@ -8,6 +8,9 @@ from riskva.report import DEFAULT_FORMAT, RiskLevel, RiskReport
 
 MINOR, MODERATE, SEVERE = RiskLevel
 
+HUNDRED = {"严重": {"轻微": 100, "中等": 4}, "中等": {"轻微": 3, "严重": 1}, "轻微": {"中等": 1, "严重": 2}}
+"""Costs of mistaken levels, dearer than the built-in ones where 严重 is called 轻微."""
+
 DEFECTS = (
     ("客厅墙面存在细小裂缝。", "裂缝会影响美观，也会让水汽渗入。", "建议开槽后用柔性腻子填补并重新涂刷。"),
     ("卫生间顶棚存在渗水痕迹。", "渗水会使抹灰层松动，并影响楼下住户。", "建议先查明漏点，修好防水后再恢复饰面。"),

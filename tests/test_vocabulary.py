@@ -126,8 +126,33 @@ def test_rooms_where_drawn_photos_are_taken_have_names() -> None:
     assert all(name in synonyms for name, synonyms in ROOMS.items())
 
 
+NEGATIONS = ("没有", "没", "未", "未能", "未曾", "不", "并未", "尚未")
+FINDINGS = ("发现", "看到", "看出", "见", "观察到", "检测到", "检出", "发生", "出现", "存在")
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+@pytest.mark.parametrize("negation", NEGATIONS)
+def test_every_negated_finding_is_a_denial(negation: str, finding: str) -> None:
+    for between in ("", "明显", "外墙", "客厅墙面", "梁柱", "管道", "贯通性", "任何形式的", "楼板与墙体交接处"):
+        text = f"图中{negation}{finding}{between}裂缝、{between}渗水等现象，地面起砂"
+        assert [one.is_denied for one in Vocabulary(KINDS).mentions(text)] == [True, True, False], text
+
+
+def test_what_drawn_photos_show_is_affirmed() -> None:
+    kinds = Vocabulary(KINDS)
+    for kind in catalogue.KINDS:
+        for room in kind.rooms:
+            texts = [kind.description(extent, room) for extent in range(3)]
+            assert all(not one.is_denied for text in texts for one in kinds.mentions(text))
+
+
 def test_a_long_text_is_read_in_time() -> None:
     started = time.process_time()
-    for text in ("无" * 100_000, "未发现" * 50_000 + "裂缝", "无裂缝、" * 50_000, "无" + "的" * 100_000 + "裂缝"):
+    for text in (
+        *("无" * 100_000, "未发现" * 50_000 + "裂缝", "无裂缝、" * 50_000, "无" + "的" * 100_000 + "裂缝"),
+        *("未在" * 50_000, "裂缝、" * 33_000 + "空鼓均未发现", "裂缝等现象均没有，" * 10_000, "现象" + " " * 99_999),
+    ):
         assert all(one.is_denied for one in Vocabulary(KINDS).mentions(text))
+    far = Vocabulary(KINDS).mentions("未发现" + "甲" * 100_000 + "裂缝")
+    assert not far[0].is_denied
     assert time.process_time() - started < 10

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import groupby
+
+from evaluation.text_overlap import segmenter
 
 MOST_WORDS = 400
 """Words of a text that are compared; an answer that loops has thousands, and what follows differs anyhow."""
@@ -56,11 +57,7 @@ def _num_alike(left: str, right: str) -> int:
 
 
 def _words(text: str) -> Sequence[str]:
-    import jieba
-
-    # it announces on standard error that it loads its dictionary
-    jieba.setLogLevel(logging.WARNING)
-    words: list[str] = jieba.lcut(text)
+    words: list[str] = segmenter().lcut(text)
     return words
 
 

@@ -86,7 +86,7 @@ def _thousands(number: int) -> str:
 
 
 def _level_class(label: str) -> str:
-    return f"level{LEVEL_LABELS.index(label)}" if label in LEVEL_LABELS else "none"
+    return f"level{LEVEL_LABELS.index(label)}"
 
 
 _FILTERS: Mapping[str, Callable[..., object]] = {"thousands": _thousands, "level_class": _level_class}

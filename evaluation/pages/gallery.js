@@ -4,6 +4,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const CHUNK = 20, MOST_PRINTED = 200, LONG = 300, UNPARSED = data.levels.length - 1, GRAVE = 3;
+  const NO_REFERENCE = data.marks.findIndex((mark) => mark.name === "no reference");
   const find = (id) => document.getElementById(id);
   const cards = find("cards"), search = find("search"), sort = find("sort"), viewer = find("viewer");
   const byNumber = new Map(data.rows.map((row) => [row.n, row]));
@@ -38,14 +39,15 @@
     if (state.cell && `${row.level}-${row.answers[0].level}` !== state.cell) return false;
     if (state.marks.length) {
       const found = new Set(row.answers.flatMap((answer) => answer.marks.map((mark) => data.marks[mark].name)));
-      if (!state.marks.some((mark) => (mark === "right" ? !found.size : found.has(mark)))) return false;
+      if (!state.marks.some((mark) => (mark === "unmarked" ? !found.size : found.has(mark)))) return false;
     }
     return state.q.toLowerCase().split(/\s+/).every((word) => haystack(row).includes(word));
   }
 
   const largest = (row, key) => Math.max(...row.answers.map((answer) => answer[key] ?? -1));
   const smallest = (row, key) => Math.min(...row.answers.map((answer) => answer[key] ?? Infinity));
-  const spread = (row, key) => Math.abs(largest(row, key) - smallest(row, key)) || 0;
+  // where one answer has no cost none has: the row lacks a reference
+  const spread = (row, key) => (row.answers[0][key] === null ? 0 : largest(row, key) - smallest(row, key));
   const compare = (left, right) => (left < right ? -1 : left > right ? 1 : 0);
 
   function byMarks(left, right) {
@@ -78,12 +80,14 @@
 
   function pill(level) {
     if (level === UNPARSED) return tag(0);
+    if (level === null) return tag(NO_REFERENCE);
     return make("span", `pill level${level}`, data.levels[level]);
   }
 
   function tag(index) {
     const mark = data.marks[index];
-    return make("span", index < GRAVE ? "tag grave" : "tag", mark.zh, english(mark.en));
+    const weight = index === NO_REFERENCE ? " plain" : index < GRAVE ? " grave" : "";
+    return make("span", `tag${weight}`, mark.zh, english(mark.en));
   }
 
   function belief(probabilities) {
@@ -99,10 +103,10 @@
 
   function facts(row, answer, withTruth) {
     const element = make("span", "facts");
-    if (withTruth) element.append(row.level === null ? make("span", "pill none", "无标准") : pill(row.level), make("span", "arrow", "→"));
-    // of an answer without a level, the tag that says so stands in the level's place
-    element.append(pill(answer.level), ...answer.marks.filter((mark) => mark > 0).map(tag));
-    if (!answer.marks.length) element.append(make("span", "tag right", "无误", english("right")));
+    if (withTruth) element.append(pill(row.level), make("span", "arrow", "→"));
+    // where either has no level, the tag that says so stands in the level's place
+    element.append(pill(answer.level), ...answer.marks.filter((mark) => mark > 0 && mark !== NO_REFERENCE).map(tag));
+    if (!answer.marks.length) element.append(make("span", "tag right", "未见错误", english("no mistake found")));
     if (answer.cost) element.append(make("span", "cost", `代价 ${answer.cost}`));
     if (answer.confidence !== null) element.append(make("span", "", `把握 ${(100 * answer.confidence).toFixed(0)}%`));
     if (answer.probabilities) element.append(belief(answer.probabilities));
@@ -133,7 +137,7 @@
     const several = data.runs.length > 0;
     const grid = make("div", several ? "fields several" : "fields", make("div", "head"));
     grid.style.setProperty("--columns", row.answers.length + 1);
-    grid.append(several ? make("div", "head", "标准 ", row.level === null ? make("span", "pill none", "无标准") : pill(row.level))
+    grid.append(several ? make("div", "head", "标准 ", pill(row.level))
       : make("div", "head", "标准 ", english("truth")));
     row.answers.forEach((answer, place) => grid.append(several
       ? make("div", "head of-run", make("b", "", data.runs[place]), make("br"), facts(row, answer, false))
@@ -253,7 +257,7 @@
     if ([...sort.options].every((option) => option.value !== state.sort)) state.sort = DEFAULT_SORT;
     if (/^[0-2]-[0-3]$/.test(given.get("cell"))) state.cell = given.get("cell");
     if (Object.hasOwn(data.sets, given.get("set"))) state.set = given.get("set");
-    state.marks = given.getAll("mark").filter((mark) => mark === "right" || data.marks.some((one) => one.name === mark));
+    state.marks = given.getAll("mark").filter((mark) => mark === "unmarked" || data.marks.some((one) => one.name === mark));
     show();
   }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from riskva.console import progress
 from riskva.files import remove_folder
 
 Photos = Callable[[int], Sequence[bytes]]
@@ -17,7 +18,7 @@ MOST_EMBEDDED = 8_000_000
 
 
 @contextmanager
-def photo_sources(numbers: Iterable[int], photos: Photos, folder: Path) -> Iterator[Mapping[int, Sequence[str]]]:
+def photo_sources(numbers: Sequence[int], photos: Photos, folder: Path) -> Iterator[Mapping[int, Sequence[str]]]:
     """What the page's images are to name, by row: data URIs, or files in `folder` seen from beside it.
 
     Photos are asked for row by row, and no more than `MOST_EMBEDDED` bytes are held. `folder` is replaced, or removed
@@ -35,11 +36,11 @@ def photo_sources(numbers: Iterable[int], photos: Photos, folder: Path) -> Itera
         partial.replace(folder)
 
 
-def _sources(numbers: Iterable[int], photos: Photos, name: str, partial: Path) -> Mapping[int, Sequence[str]]:
+def _sources(numbers: Sequence[int], photos: Photos, name: str, partial: Path) -> Mapping[int, Sequence[str]]:
     held: dict[int, Sequence[bytes]] = {}
     num_bytes = 0
     files: dict[int, Sequence[str]] = {}
-    for number in numbers:
+    for number in progress(numbers, len(numbers), "photos for the page"):
         held[number] = photos(number)
         num_bytes += sum(map(len, held[number]))
         if num_bytes > MOST_EMBEDDED:

@@ -9,12 +9,14 @@ from typing import Any
 
 from evaluation.evaluated import Evaluation
 from evaluation.levels import UNPARSED
+from evaluation.pages.common import common_context
 from evaluation.pages.environment import render
 from evaluation.pages.photo_files import Photos, photo_sources
 from evaluation.pages.rows import Values, row_sets, row_values, rows_to_show, vocabulary
 from evaluation.pages.score_views import main_groups, other_scores, risk_coverage_points
-from evaluation.pages.words import MARKS, SEVERITY_NAMES, VERDICTS, worst_severity
-from evaluation.sample_scores import Mark
+from evaluation.pages.words import MARKS, SEVERITY_NAMES, verdict
+from evaluation.sample_scores import Mark, SampleScore
+from evaluation.verdict import SEVERITIES
 from riskva.files import write_whole
 from riskva.report import LEVEL_LABELS
 
@@ -24,8 +26,8 @@ FILE_NAME, PHOTO_FOLDER = "report.html", "report_photos"
 def write_report(evaluation: Evaluation, photos: Photos, folder: Path, *, title: str, most_rows: int = 2000) -> Path:
     """Write the page into `folder` and return its path; `title` names the run.
 
-    Photos stand in the page, or where they are many beside it in `report_photos`. Of more than `most_rows` rows the
-    right ones are left out first, and the page says how many.
+    Photos stand in the page, or where they are many beside it in `report_photos`. Of more than `most_rows` rows
+    those without marks are left out first, and the page says how many.
     """
     numbers = rows_to_show([evaluation], most_rows)
     with photo_sources(numbers, photos, folder / PHOTO_FOLDER) as sources:
@@ -48,27 +50,28 @@ def _data(evaluation: Evaluation, rows: list[Values], numbers: tuple[int, ...]) 
 
 
 def _context(evaluation: Evaluation, title: str, num_shown: int) -> Mapping[str, Any]:
-    severity = worst_severity(evaluation.findings)
+    severity = min((finding.severity for finding in evaluation.findings), key=SEVERITIES.index)
+    groups = main_groups(evaluation)
     return {
-        "title": title,
-        "evaluation": evaluation,
-        "num_shown": num_shown,
+        **common_context({title: evaluation}, title, num_shown),
         "severity": severity,
-        "verdict": VERDICTS[severity],
+        "verdict": verdict(severity, sum(map(_is_mistaken, evaluation.samples))),
         "tallies": [
             (kind, name, sum(finding.severity == kind for finding in evaluation.findings))
             for kind, name in SEVERITY_NAMES.items()
         ],
         "severities": SEVERITY_NAMES,
-        "groups": main_groups(evaluation),
+        "groups": groups,
+        "num_intervals": sum(score.standing != "unknown" for group in groups for score in group.scores),
         "others": other_scores(evaluation),
         "confusion": _confusion(evaluation),
         "mark_counts": _mark_counts(evaluation),
         "probabilities": _probabilities(evaluation),
-        "has_confidence": any(
-            row.level_probability is not None or row.level_probabilities for row in evaluation.predictions
-        ),
     }
+
+
+def _is_mistaken(sample: SampleScore) -> bool:
+    return any(mark is not Mark.NO_REFERENCE for mark in sample.marks)
 
 
 def _confusion(evaluation: Evaluation) -> list[dict[str, Any]]:

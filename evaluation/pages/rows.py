@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from evaluation.evaluated import Evaluation
@@ -11,7 +10,8 @@ from evaluation.levels import UNPARSED
 from evaluation.pages.differences import differences
 from evaluation.pages.words import MARKS, TOLERATED
 from evaluation.predictions import Prediction
-from evaluation.sample_scores import WHOLE, Mark, SampleScore
+from evaluation.sample_scores import Mark, SampleScore
+from riskva.labelled_text import Tolerance
 from riskva.report import LEVEL_LABELS, ReportFormat
 
 Values = dict[str, Any]
@@ -34,7 +34,7 @@ def vocabulary(report_format: ReportFormat) -> Values:
 
 
 def rows_to_show(runs: Sequence[Evaluation], most_rows: int) -> tuple[int, ...]:
-    """The numbers of `most_rows` rows, in order; rows that some run has wrong go before others, the costliest first."""
+    """The numbers of `most_rows` rows, in order; rows with marks in some run go before others, the costliest first."""
     numbers = range(len(runs[0].samples))
     worst_first = sorted(numbers, key=lambda number: _badness([run.samples[number] for run in runs]))
     return tuple(sorted(worst_first[:most_rows]))
@@ -63,32 +63,25 @@ def row_values(number: int, runs: Sequence[Evaluation], photos: Sequence[str]) -
 
 def _answer(row: Prediction, sample: SampleScore, defect_label: str | None) -> Values:
     overlaps = sample.overlaps["jieba"]
-    texts = [overlap.rouge_l for label, overlap in overlaps.items() if label != WHOLE]
     return {
         "level": len(LEVEL_LABELS) if sample.answered_level is None else int(sample.answered_level),
         "marks": [_MARKS.index(mark) for mark in sample.marks],
         "cost": sample.cost,
-        "confidence": _confidence(row),
+        "confidence": row.confidence_in(sample.answered_level),
         "probabilities": None if row.level_probabilities is None else list(row.level_probabilities),
         "defect": round(overlaps[defect_label].rouge_l, 1) if defect_label and defect_label in overlaps else None,
-        "text": round(fmean(texts) if texts else overlaps[WHOLE].rouge_l, 1),
+        "text": round(sample.text_score, 1),
         "fields": _fields(sample),
         "raw": _shown(row.answer),
         "reason": sample.reading.reason,
         "notes": {
             "missing": list(sample.reading.missing),
             "extra": list(sample.reading.extra),
-            "tolerated": [TOLERATED.get(one, one) for one in sample.reading.tolerated],
+            "tolerated": [TOLERATED[Tolerance(one)] for one in sample.reading.tolerated],
         },
         "finish": row.finish_reason,
         "error": row.error,
     }
-
-
-def _confidence(row: Prediction) -> float | None:
-    if row.level_probability is None and row.level_probabilities:
-        return max(row.level_probabilities)
-    return row.level_probability
 
 
 def _fields(sample: SampleScore) -> Mapping[str, Values]:

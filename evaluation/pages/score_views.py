@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evaluation.compared import Difference
-from evaluation.evaluated import Baseline, Evaluation, Interval
+from evaluation.evaluated import Baseline, Evaluation
 from evaluation.score_names import (
     FORM_NAMES,
     LEVEL_NAMES,
     NAMING_NAMES,
+    Interval,
     ScoreName,
+    main_names,
+    main_text_names,
     score_names,
-    text_names,
 )
 
 Standing = Literal["above", "level", "below", "unknown"]
@@ -32,7 +34,10 @@ class Floor:
 
 @dataclass(frozen=True)
 class ScoreView:
-    """A score on its line; places are 0 to 100, `low` and `high` those of the 95 % interval, None where unknown."""
+    """A score on its line; places are 0 to 100, `low` and `high` those of the 95 % interval, None where unknown.
+
+    `interval` is empty where there is none.
+    """
 
     name: ScoreName
     shown: str
@@ -55,7 +60,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Change:
-    """A run's score less the first run's; `standing` is `level` where the interval holds 0."""
+    """A run's score less the first run's; `standing` is `level` where the interval holds 0, or cannot be told.
+
+    `interval` is empty where there is none.
+    """
 
     shown: str
     interval: str
@@ -67,52 +75,33 @@ def main_groups(evaluation: Evaluation) -> tuple[Group, ...]:
     return (
         Group("风险等级", "Risk level", _views(evaluation, LEVEL_NAMES)),
         Group("格式、类型与部位", "Form, kind and room", _views(evaluation, (*FORM_NAMES, *NAMING_NAMES))),
-        Group("文字", "Texts", _views(evaluation, main_text_names(evaluation))),
+        Group("文字", "Texts", _views(evaluation, main_text_names(evaluation.scoring.report_format.text_labels))),
     )
-
-
-def main_names(evaluation: Evaluation) -> tuple[ScoreName, ...]:
-    """Names of the scores to decide by."""
-    return (*LEVEL_NAMES, *FORM_NAMES, *NAMING_NAMES, *main_text_names(evaluation))
-
-
-def main_text_names(evaluation: Evaluation) -> tuple[ScoreName, ...]:
-    """ROUGE-L by words and BLEU."""
-    names = text_names(evaluation.scoring.report_format.text_labels)
-    return tuple(one for one in names if one.name == "bleu" or _is_rouge_l_by_words(one))
-
-
-def _is_rouge_l_by_words(score: ScoreName) -> bool:
-    return score.name.startswith("rouge.") and score.name.endswith(".rouge-l")
 
 
 def other_scores(evaluation: Evaluation) -> tuple[ScoreView, ...]:
     """All that `main_groups` leaves out."""
-    main = set(main_names(evaluation))
-    names = score_names(evaluation.scoring.report_format.text_labels)
-    return _views(evaluation, [one for one in names if one not in main])
+    return _views(evaluation, other_names(evaluation))
+
+
+def other_names(evaluation: Evaluation) -> tuple[ScoreName, ...]:
+    """Names of the scores that are not `main_names`."""
+    labels = evaluation.scoring.report_format.text_labels
+    main = set(main_names(labels))
+    return tuple(one for one in score_names(labels) if one not in main)
 
 
 def change(score: ScoreName, difference: Difference | None) -> Change | None:
     """The difference in words; None where there is none to tell."""
     if difference is None:
         return None
-    standing: Standing = "unknown"
-    if difference.interval is not None:
-        standing = _standing(score, difference.interval)
-    return Change(_signed(score, difference.value), shown_interval(score, difference.interval, signed=True), standing)
-
-
-def shown_interval(score: ScoreName, interval: Interval | None, signed: bool = False) -> str:
-    """`0.41 … 0.62`; empty where no interval can be told."""
-    if interval is None:
-        return ""
-    show = _signed if signed else lambda score, value: score.shown(value)
-    return f"{show(score, interval[0])} … {show(score, interval[1])}"
-
-
-def _signed(score: ScoreName, value: float) -> str:
-    return ("−" if value < 0 else "+") + score.shown(abs(value))
+    if difference.interval is None:
+        return Change(score.signed(difference.value), "", "level")
+    return Change(
+        score.signed(difference.value),
+        score.signed_interval(difference.interval),
+        _standing(score, difference.interval),
+    )
 
 
 def _views(evaluation: Evaluation, names: Sequence[ScoreName]) -> tuple[ScoreView, ...]:
@@ -133,7 +122,7 @@ def _view(evaluation: Evaluation, score: ScoreName) -> ScoreView:
         at=None if value is None else place(value),
         low=None if interval is None else place(interval[0]),
         high=None if interval is None else place(interval[1]),
-        interval=shown_interval(score, interval),
+        interval="" if interval is None else score.shown_interval(interval),
         floors=tuple(Floor(one, score.shown(floor), place(floor)) for one, floor in floors if floor is not None),
         standing=_standing_to_constant(evaluation, score),
     )

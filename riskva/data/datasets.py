@@ -45,12 +45,15 @@ class _File:
         )
 
     def answers(self) -> Iterator[str | None]:
-        """Each row's answer, None where it has none; no photo is read."""
+        """Each row's answer, None where it has none or cannot be read; no photo is read."""
         column = answer_column(self.entry)
         rows = self.source.rows_of(column) if column else ({} for _ in range(len(self.source)))
         for index, row in enumerate(rows):
             place = RowPlace(f"{self.source.path}:{self.source.line(index)}", self._place_name(index), self.folders)
-            yield read_answer(row, self.entry, place)
+            try:
+                yield read_answer(row, self.entry, place)
+            except DataError:  # `conversation` says what is wrong with it
+                yield None
 
     def id_of(self, row: int) -> str:
         """The row's own id, or `file-line` where it has none."""
@@ -108,7 +111,7 @@ class ConversationDataset:
 
     @property
     def answers(self) -> list[str | None]:
-        """Each sample's answer, in order, None where it has none; no photo is read."""
+        """Each sample's answer, in order, None where it has none or cannot be read; no photo is read."""
         own = list(itertools.chain.from_iterable(file.answers() for file in self._files))
         return [own[row] for row in self._rows]
 

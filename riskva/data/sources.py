@@ -66,7 +66,10 @@ class RowSource(Protocol):
         ...
 
     def rows_of(self, column: str) -> Iterator[Row]:
-        """Every row with that column alone; of a Parquet file nothing else is read. Raises as `row` does."""
+        """Every row with that column alone; of a Parquet file nothing else is read.
+
+        A row that cannot be read is empty here; `row` says what is wrong with it.
+        """
         ...
 
 
@@ -284,7 +287,10 @@ class _Group:
 
 def _narrowed(source: JsonlSource | MemorySource, column: str) -> Iterator[Row]:
     for index in range(len(source)):
-        row = source.row(index)
+        try:
+            row = source.row(index)
+        except DataError:
+            row = {}
         yield {column: row[column]} if column in row else {}
 
 

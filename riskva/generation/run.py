@@ -29,6 +29,11 @@ from riskva.recipe import recipe_to_yaml
 from riskva.recipe.stages import EvalRecipe, PredictRecipe
 from riskva.report import ReportFormat
 
+GOES_ON = "the same command goes on with the answers that are written"
+
+HOW_TO_SCORE = ("train_dataset", "kinds", "rooms", "level_costs", "report_rows", "label_studio", "leaderboard")
+"""Keys that change no answer."""
+
 FAILED_FILE = "failed_rows.jsonl"
 BLANKED_FILE = "blanked_predictions.jsonl"
 OWNED_FILES = (
@@ -43,8 +48,10 @@ def output_folder_of(
     """The recipe's output folder; a run of it is finished with `finished_file`, and writes `also_owned` beside answers.
 
     An adapter that was trained anew makes it another run: half the answers of one and half of another are no scores.
+    What answers are scored by makes none: it may be mended while they are kept.
     """
-    comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size"}))
+    same = {name: type(recipe).model_fields[name].default for name in HOW_TO_SCORE if name in type(recipe).model_fields}
+    comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size", **same}))
     adapter = Path(recipe.adapter_name_or_path or "") / SAFETENSORS_WEIGHTS_NAME
     if recipe.adapter_name_or_path and adapter.is_file():
         comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
@@ -171,7 +178,12 @@ def write_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:
     failed = [row for row in predictions if row.error is not None]
     if failed:
         with write_whole(folder / FAILED_FILE) as stream:
-            stream.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in failed)
+            stream.writelines(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in failed)
+
+
+def _as_line(row: Prediction) -> dict[str, object]:
+    """The row as a line of a predictions file."""
+    return {key: value for key, value in asdict(row).items() if key != "has_own_id"}
 
 
 def raise_for_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from riskva.encoding import Processor, encode
 from riskva.errors import DataError
 from riskva.generation.answer import Answerer, generation_settings
 from riskva.recipe.stages import GenerationKeys
-from riskva.report import ReportFormat, RiskReport
+from riskva.report import ReportFormat, RiskLevel, RiskReport
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Sample:
 
     conversations: Conversations
     references: tuple[RiskReport, ...]
+
+    @property
+    def by_level(self) -> str:
+        """How many rows there are of each level: a level with a handful makes every score of it a matter of chance."""
+        counts = Counter(report.level for report in self.references)
+        return ", ".join(f"{level.label} {counts[level]}" for level in RiskLevel)
 
 
 def draw_sample(rows: ConversationDataset, number: int, seed: int, report_format: ReportFormat) -> Sample:

@@ -9,14 +9,16 @@ from evaluation.comparison_table import comparison_to_json, render_comparison
 from evaluation.pages.comparison_page import write_comparison
 from evaluation.predictions import read_predictions
 from evaluation.scoring import score
-from riskva.console import note
+from riskva.console import note, warn
+from riskva.errors import StoppedBySignal
 from riskva.files import write_json
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import OutputFolder
 from riskva.recipe import CompareRecipe, recipe_to_yaml
 from riskva.report import DEFAULT_FORMAT, ReportFormat
 from riskva.review.rows import answered_rows
-from riskva.review.scoring import prediction_file, same_format, scoring_of, training_reports
+from riskva.review.scoring import prediction_file, same_format, scoring_of, training_answers, training_reports
+from riskva.signals import sigterm_raises
 
 FINISHED_FILE = "comparison.json"
 OWNED = (*map(re.escape, (FINISHED_FILE, "comparison.html", "comparison_photos")),)
@@ -24,10 +26,15 @@ OWNED = (*map(re.escape, (FINISHED_FILE, "comparison.html", "comparison_photos")
 
 def run(recipe: CompareRecipe) -> None:
     """Score every run in the same way, set them against the first, write numbers and page, print the table."""
+    with sigterm_raises(StoppedBySignal("stopped on SIGTERM; the same command begins anew")):
+        _run(recipe)
+
+
+def _run(recipe: CompareRecipe) -> None:
     output = _output(recipe)
     goes_on = output.check(list(recipe.predictions.values()))
     report_format = _format(recipe)
-    scoring, training = scoring_of(recipe, report_format), training_reports(recipe, report_format)
+    scoring, training = scoring_of(recipe, report_format), training_reports(training_answers(recipe), report_format)
     runs, evaluations = {}, {}
     for name, path in recipe.predictions.items():
         note(f"{name}: {path}")
@@ -38,13 +45,16 @@ def run(recipe: CompareRecipe) -> None:
             recipe.media_dir,
             recipe.max_samples,
         )
-        evaluations[name] = score(runs[name].predictions, scoring, training)
+        if num_failed := sum(row.error is not None for row in runs[name].predictions):
+            warn(f"{name}: {num_failed} rows could not be predicted, and count as wrong")
+        evaluations[name] = score(runs[name].predictions, scoring, training, baselines=())
     comparison = compare(evaluations)
     output.take(goes_on)
     first = next(iter(runs.values()))
     page = write_comparison(
         comparison, first.page_photos, recipe.output_dir, title=str(recipe.output_dir), most_rows=recipe.report_rows
     )
+    first.tell_unreadable()
     write_json(recipe.output_dir / FINISHED_FILE, comparison_to_json(comparison))
     print(render_comparison(comparison))
     note(f"the numbers lie in {recipe.output_dir / FINISHED_FILE}; the page to look at: {page}")

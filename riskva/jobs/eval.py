@@ -7,16 +7,18 @@ from pathlib import Path
 
 from evaluation.evaluated import Evaluation
 from evaluation.label_studio import write_tasks
-from evaluation.leaderboard import append, read_board, render_board
+from evaluation.leaderboard import check_board, put_on_board
 from evaluation.metrics import metrics_of
 from evaluation.pages.report_page import write_report
 from evaluation.predictions import read_predictions
 from evaluation.sample_scores import write_sample_scores
 from evaluation.scoring import score
 from evaluation.table import render_table
-from riskva.console import note
+from riskva.console import note, warn
+from riskva.errors import DataError, StoppedBySignal
 from riskva.files import remove_folder, write_json
 from riskva.generation.run import (
+    GOES_ON,
     Predicted,
     output_folder_of,
     plan_predictions,
@@ -29,7 +31,8 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import EvalRecipe
 from riskva.report import DEFAULT_FORMAT
 from riskva.review.rows import AnsweredRows, answered_rows
-from riskva.review.scoring import prediction_file, scoring_of, training_reports
+from riskva.review.scoring import prediction_file, scoring_of, training_answers, training_reports
+from riskva.signals import sigterm_raises
 
 METRICS_FILE = "metrics.json"
 SAMPLE_FILE = "sample_scores.jsonl"
@@ -39,9 +42,15 @@ OWNED = (*map(re.escape, (SAMPLE_FILE, "report.html", "report_photos", LABEL_STU
 
 def run(recipe: EvalRecipe) -> None:
     """Predict unless the recipe names predictions, score them, write numbers and pages, print the table."""
+    with sigterm_raises(StoppedBySignal(f"stopped on SIGTERM; {GOES_ON}")):
+        _run(recipe)
+
+
+def _run(recipe: EvalRecipe) -> None:
     output = _output(recipe)
-    if recipe.leaderboard is not None and recipe.leaderboard.exists():
-        read_board(recipe.leaderboard)  # a board that cannot be read is found before hours of work, not after
+    if recipe.leaderboard is not None:
+        check_board(recipe.leaderboard)  # what is wrong with it is found before hours of work, not after
+    training = training_answers(recipe)  # likewise
     predicted = predict_recipe(recipe, output) if recipe.predictions is None else _given(recipe, output)
     rows = answered_rows(
         read_predictions(predicted.predictions),
@@ -54,21 +63,24 @@ def run(recipe: EvalRecipe) -> None:
     evaluation = score(
         rows.predictions,
         scoring_of(recipe, predicted.report_format),
-        training_reports(recipe, predicted.report_format),
+        training_reports(training, predicted.report_format),
         read_predictions(predicted.blanked) if predicted.blanked else None,
     )
     _write(recipe, evaluation, rows)
     print(render_table(evaluation))
     if recipe.leaderboard is not None:
-        newest = append(recipe.leaderboard, str(recipe.output_dir), evaluation)
-        print("\n" + render_board(read_board(recipe.leaderboard), newest))
+        print("\n" + put_on_board(recipe.leaderboard, str(recipe.output_dir), evaluation))
+    # The metrics last: they say that the run is finished
+    write_json(recipe.output_dir / METRICS_FILE, metrics_of(evaluation))
+    note(f"the scores lie in {recipe.output_dir / METRICS_FILE}")
     raise_for_failed_rows(rows.predictions, recipe.output_dir)
 
 
 def plan(recipe: EvalRecipe) -> list[str]:
     """What `run` would do."""
-    output = _output(recipe)
-    score_them = f"score the answers into {recipe.output_dir / METRICS_FILE}"
+    output, training = _output(recipe), training_answers(recipe)
+    floors = f", floors from {len(training)} training rows" if training else ""
+    score_them = f"score the answers into {recipe.output_dir / METRICS_FILE}{floors}"
     if recipe.predictions is None:
         return [*plan_predictions(recipe, output), score_them]
     output.check([recipe.predictions])
@@ -90,19 +102,24 @@ def _given(recipe: EvalRecipe, output: OutputFolder) -> Predicted:
 
 
 def _write(recipe: EvalRecipe, evaluation: Evaluation, rows: AnsweredRows) -> None:
-    """All files of an evaluation; the metrics last, since they say that the run is finished."""
+    """The files of an evaluation but for its metrics."""
     folder = recipe.output_dir
     write_sample_scores(evaluation.samples, folder / SAMPLE_FILE)
     page = write_report(evaluation, rows.page_photos, folder, title=str(folder), most_rows=recipe.report_rows)
+    rows.tell_unreadable()
     if recipe.label_studio:
         _write_tasks(folder / LABEL_STUDIO_FOLDER, evaluation, rows)
-    write_json(folder / METRICS_FILE, metrics_of(evaluation))
-    note(f"the scores lie in {folder / METRICS_FILE}; the page to look at: {page}")
+    note(f"the page to look at: {page}")
 
 
 def _write_tasks(folder: Path, evaluation: Evaluation, rows: AnsweredRows) -> None:
     remove_folder(folder)  # of a run that was killed here
     if mistaken := [index for index, one in enumerate(evaluation.samples) if one.marks]:
-        write_tasks(evaluation, mistaken, rows.named_photos, folder, rows.cells)
+        try:
+            write_tasks(evaluation, mistaken, rows.named_photos, folder, rows.cells)
+        except DataError as error:  # the scores are worth more than the tasks
+            warn(f"no tasks were written: {error}")
+        else:
+            note("corrected rows of a test split test nothing once they are trained on: mend the test with them")
     else:
         note("no answer is mistaken: there are no tasks for Label Studio")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from evaluation.predictions import FILE_NAME, read_predictions
 from riskva.console import note
+from riskva.errors import StoppedBySignal
 from riskva.generation.run import (
+    GOES_ON,
     output_folder_of,
     plan_predictions,
     predict_recipe,
@@ -12,10 +14,16 @@ from riskva.generation.run import (
     write_failed_rows,
 )
 from riskva.recipe import PredictRecipe
+from riskva.signals import sigterm_raises
 
 
 def run(recipe: PredictRecipe) -> None:
     """Write `generated_predictions.jsonl`."""
+    with sigterm_raises(StoppedBySignal(f"stopped on SIGTERM; {GOES_ON}")):
+        _run(recipe)
+
+
+def _run(recipe: PredictRecipe) -> None:
     path = predict_recipe(recipe, output_folder_of(recipe, finished_file=FILE_NAME)).predictions
     note(f"the answers lie in {path}")
     predictions = read_predictions(path)

@@ -248,7 +248,9 @@ def _score_answers(recipe: SftRecipe, args: TrainingArguments, processor: Proces
     if not recipe.predict_with_generate or evaluation is None:
         return None
     sample = decide_once(lambda: draw_sample(evaluation, recipe.num_generated_samples, args.seed, report_format))
-    note(f"each evaluation also writes and scores {len(sample.references)} reports: that takes time")
+    note(
+        f"each evaluation also writes and scores {len(sample.references)} reports ({sample.by_level}): that takes time"
+    )
     answer = SampleAnswerer(sample, processor, recipe.max_new_tokens, args.eval_batch_size)
 
     def scores(texts: Sequence[str]) -> dict[str, float]:

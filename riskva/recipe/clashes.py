@@ -21,6 +21,9 @@ from riskva.vocabulary import Vocabulary
 
 Values = Mapping[str, Any]
 
+LONGEST_NAME = 40
+"""Characters of a run's name that still fit above a column."""
+
 
 @dataclass(frozen=True)
 class Clash:
@@ -199,9 +202,14 @@ def _early_stopping_clashes(values: Values, when: str) -> Iterator[Clash]:
 
 def scoring_clashes(values: Values) -> Iterator[Clash]:
     """Words that stand for two things, and costs that make no sense."""
+    both = _names(values.get("train_dataset")) & _names(values.get("eval_dataset"))
+    if both:
+        text = f"{', '.join(sorted(both))} is scored itself: floors must come from other rows"
+        yield Clash(("train_dataset", "eval_dataset"), text)
     for key in ("kinds", "rooms"):
         yield from _refused(key, Vocabulary, values.get(key))
-    yield from _refused("level_costs", LevelCosts, values.get("level_costs"))
+    if values.get("level_costs") is not None:
+        yield from _refused("level_costs", LevelCosts, values["level_costs"])
 
 
 def compare_clashes(values: Values) -> Iterator[Clash]:
@@ -209,6 +217,18 @@ def compare_clashes(values: Values) -> Iterator[Clash]:
     runs = values.get("predictions")
     if runs is not None and len(runs) < 2:
         yield Clash(("predictions",), f"names {len(runs)} run(s); give two or more to compare")
+    for name in runs or ():
+        if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+            text = f"{name!r} cannot name a run: it is shown above a column; at most {LONGEST_NAME} characters"
+            yield Clash(("predictions",), text)
+    yield from _unjoined_clashes(values)
+
+
+def _unjoined_clashes(values: Values) -> Iterator[Clash]:
+    """What means nothing where predictions are scored without the data set that they answer."""
+    is_alone = _is_empty(values.get("eval_dataset", True)) and values.get("predictions") is not None
+    if is_alone and values.get("max_samples") is not None:
+        yield Clash(("max_samples",), "needs eval_dataset: without it every prediction is scored")
 
 
 def _refused(key: str, check: Callable[[Any], object], value: Any) -> Iterator[Clash]:
@@ -222,6 +242,7 @@ def eval_clashes(values: Values) -> Iterator[Clash]:
     """Whether there is a model and a data set to predict with, or a file to score, and what some keys need."""
     if values.get("label_studio") and _is_empty(values.get("eval_dataset", True)):
         yield Clash(("label_studio",), "needs eval_dataset: a task shows the row's photo")
+    yield from _unjoined_clashes(values)
     if values.get("blank_photos") and values.get("predictions") is not None:
         yield Clash(("blank_photos",), "needs the model: leave predictions out, so that it answers grey photos too")
     if "predictions" not in values or values["predictions"] is not None:
@@ -229,6 +250,12 @@ def eval_clashes(values: Values) -> Iterator[Clash]:
     for key in ("model_name_or_path", "eval_dataset"):
         if _is_empty(values.get(key, True)):
             yield Clash((key,), "missing; give model_name_or_path and eval_dataset, or predictions: a file to score")
+
+
+def _names(names: Any) -> set[str]:
+    """The names in a list, or in one text with commas, as recipes write them."""
+    parts = names.split(",") if isinstance(names, str) else names or ()
+    return {name.strip() for name in parts if name.strip()}
 
 
 def _is_empty(names: Any) -> bool:

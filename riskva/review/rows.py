@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evaluation.predictions import Prediction
 from riskva.columns import GROUP_COLUMN
+from riskva.console import warn
 from riskva.data.conversation import Conversation, Photo
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.images import reencode
@@ -31,6 +32,8 @@ class AnsweredRows:
     predictions: Sequence[Prediction]
     dataset: ConversationDataset | None = None
     places: Sequence[int] = ()
+    unreadable: dict[int, str] = field(default_factory=dict, init=False, compare=False)
+    """Rows of which a photo could not be shown, as far as they were asked for, and why."""
 
     def photos(self, index: int) -> Sequence[Photo]:
         """The photos of a row as the data set has them; none where the row itself cannot be read."""
@@ -38,11 +41,8 @@ class AnsweredRows:
         return conversation.photos if conversation else ()
 
     def named_photos(self, index: int) -> list[tuple[str, bytes]]:
-        """The row's photos at full size, each with its name; none where one cannot be read."""
-        try:
-            return [(photo.name, photo.read()) for photo in self.photos(index)]
-        except OSError:  # the file is gone since: the row failed at it, or will be left out
-            return []
+        """The row's photos at full size, each with its name. Raises `OSError` where one is gone."""
+        return [(photo.name, photo.read()) for photo in self.photos(index)]
 
     def cells(self, index: int) -> dict[str, str]:
         """The row's cells that play no part in training: the table's own columns."""
@@ -50,21 +50,29 @@ class AnsweredRows:
         return dict(conversation.extra) if conversation else {}
 
     def page_photos(self, index: int) -> list[bytes]:
-        """Small JPEGs of the row's photos; none for one that cannot be read: that is what the row failed at."""
+        """Small JPEGs of the row's photos; one that cannot be read is left out and noted in `unreadable`."""
         small = []
         for photo in self.photos(index):
             try:
                 small.append(reencode(photo, (PAGE_SIDE, PAGE_SIDE), PAGE_QUALITY).data)
-            except DataError:
-                continue
+            except DataError as error:
+                self.unreadable[index] = str(error)
         return small
+
+    def tell_unreadable(self) -> None:
+        """Warn of photos that are missing on a page."""
+        if self.unreadable:
+            row, reason = next(iter(self.unreadable.items()))
+            row_id = self.predictions[row].id
+            warn(f"the photos of {len(self.unreadable)} rows cannot be shown; the first, id {row_id}: {reason}")
 
     def _conversation(self, index: int) -> Conversation | None:
         if self.dataset is None:
             return None
         try:
             return self.dataset[self.places[index]]
-        except DataError:  # the prediction says so: it failed at the same
+        except DataError as error:
+            self.unreadable[index] = str(error)
             return None
 
 
@@ -78,17 +86,26 @@ def answered_rows(
     """The predictions joined with the rows of the data sets called `names`; alone when none is named.
 
     Rows are found by id. Predictions without ids of their own, such as LLaMA-Factory's, are taken to be in the data
-    set's order, and get its ids. Raises `DataError` where a label is not the row's answer: then it is another data set.
+    set's order, and get its ids. Raises `DataError` where a label is not the row's answer, since it is another data set
+    then, and where rows have no prediction: a part must not pass for the whole.
     """
     if not names:
         return AnsweredRows(predictions)
     dataset = open_datasets(names, dataset_dir, media_dir, max_samples)
     ids = dataset.ids
     places = _places(predictions, ids, ", ".join(names))
+    _check_complete(ids, places, ", ".join(names))
     answers, groups = dataset.answers, dataset.cells(GROUP_COLUMN)
     _check_labels(predictions, [answers[place] for place in places], [ids[place] for place in places])
     joined = [
-        replace(row, id=ids[place], group=row.group if row.group is not None else _text(groups[place]))
+        replace(
+            row,
+            id=ids[place],
+            has_own_id=True,
+            group=_text(groups[place]) or row.group,
+            # the data's own: a row that failed at being read has none, and must not vanish from the scores
+            label=answers[place] or row.label,
+        )
         for row, place in zip(predictions, places, strict=True)
     ]
     return AnsweredRows(joined, dataset, places)
@@ -99,13 +116,13 @@ def _text(cell: object) -> str | None:
 
 
 def _places(predictions: Sequence[Prediction], ids: Sequence[str], names: str) -> list[int]:
-    place_of = {row_id: place for place, row_id in enumerate(ids)}
-    unknown = [row.id for row in predictions if row.id not in place_of]
-    if not unknown:
-        return [place_of[row.id] for row in predictions]
-    has_no_ids = all(row.id == str(number) for number, row in enumerate(predictions, start=1))
+    has_no_ids = not any(row.has_own_id for row in predictions)
     if has_no_ids and len(predictions) == len(ids):
         return list(range(len(ids)))
+    place_of = {row_id: place for place, row_id in enumerate(ids)}
+    unknown = [row.id for row in predictions if row.id not in place_of]
+    if not unknown and not has_no_ids:
+        return [place_of[row.id] for row in predictions]
     if has_no_ids:
         raise DataError(
             f"the predictions have no ids, and there are {len(predictions)} of them for {len(ids)} rows of {names}; "
@@ -118,11 +135,22 @@ def _places(predictions: Sequence[Prediction], ids: Sequence[str], names: str) -
     )
 
 
+def _check_complete(ids: Sequence[str], places: Sequence[int], names: str) -> None:
+    answered = set(places)
+    missing = [row_id for place, row_id in enumerate(ids) if place not in answered]
+    if missing:
+        listed = ", ".join(missing[:NUM_LISTED]) + (", …" if len(missing) > NUM_LISTED else "")
+        raise DataError(
+            f"{len(missing)} of {len(ids)} rows of {names} have no prediction: id {listed}; is the file cut off? Set "
+            "max_samples as they were made with, or eval_dataset=null to score what there is"
+        )
+
+
 def _check_labels(predictions: Sequence[Prediction], answers: Sequence[str | None], ids: Sequence[str]) -> None:
     other = [
         row_id
         for row, answer, row_id in zip(predictions, answers, ids, strict=True)
-        if row.error is None and _plain(row.label) != _plain(answer or "")
+        if (row.label or row.error is None) and row.plain_label != replace(row, label=answer or "").plain_label
     ]
     if other:
         listed = ", ".join(other[:NUM_LISTED]) + (", …" if len(other) > NUM_LISTED else "")
@@ -130,8 +158,3 @@ def _check_labels(predictions: Sequence[Prediction], answers: Sequence[str | Non
             f"{len(other)} of {len(predictions)} labels are not what the data set now says: id {listed}; the data were "
             "prepared anew or are others: predict again, or eval_dataset=null to score without the data set"
         )
-
-
-def _plain(text: str) -> str:
-    """A label as texts are compared here: LLaMA-Factory's end with a line break."""
-    return " ".join(text.split())

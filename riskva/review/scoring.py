@@ -26,24 +26,27 @@ def scoring_of(recipe: EvalRecipe | CompareRecipe, report_format: ReportFormat) 
     )
 
 
-def training_reports(recipe: EvalRecipe | CompareRecipe, report_format: ReportFormat) -> list[RiskReport]:
-    """The reports of the recipe's `train_dataset`, for floors; none where it names none. No photo is read.
-
-    Raises `DataError` when no answer of it is a report of this form.
-    """
+def training_answers(recipe: EvalRecipe | CompareRecipe) -> list[str | None]:
+    """The answers of the recipe's `train_dataset`; none where it names none. No photo is read."""
     if not recipe.train_dataset:
         return []
-    answers = open_datasets(recipe.train_dataset, recipe.dataset_dir, recipe.media_dir).answers
+    return open_datasets(recipe.train_dataset, recipe.dataset_dir, recipe.media_dir).answers
+
+
+def training_reports(answers: Sequence[str | None], report_format: ReportFormat) -> list[RiskReport]:
+    """The reports that floors are taken from; answers that are none are counted in a warning.
+
+    Raises `DataError` when there are answers and none of them is a report of this form.
+    """
     parsed = [report_format.parse(answer or "") for answer in answers]
     reports = [one for one in parsed if isinstance(one, RiskReport)]
-    names = ", ".join(recipe.train_dataset)
-    if not reports:
+    if answers and not reports:
         raise DataError(
-            f"train_dataset: none of the {len(answers)} answers of {names} is a report of the expected format; set "
-            "answer_fields to the fields that the data was made with"
+            f"train_dataset: none of its {len(answers)} answers is a report of the expected format; set answer_fields "
+            "to the fields that the data was made with"
         )
     if len(reports) < len(answers):
-        warn(f"train_dataset: {len(answers) - len(reports)} of {len(answers)} answers of {names} are no reports")
+        warn(f"train_dataset: {len(answers) - len(reports)} of its {len(answers)} answers are no reports")
     return reports
 
 

@@ -101,8 +101,8 @@ def test_llama_factorys_file_and_a_csv_score_the_same(prepared: Path, tmp_path: 
 
 def test_costs_and_vocabulary_are_the_recipes(prepared: Path, tmp_path: Path) -> None:
     predictions = answered(prepared, tmp_path / "run", wrong=1)
-    keys = ("level_costs={轻微: {中等: 7}, 中等: {严重: 7}, 严重: {轻微: 7}}", "kinds={墙: [墙]}", "train_dataset=null")
-    assert scored(tmp_path / "eval", prepared, predictions, *keys) == 0
+    costs = "level_costs={轻微: {中等: 7, 严重: 0}, 中等: {轻微: 0, 严重: 7}, 严重: {轻微: 7, 中等: 0}}"
+    assert scored(tmp_path / "eval", prepared, predictions, costs, "kinds={墙: [墙]}", "train_dataset=null") == 0
     metrics = metrics_in(tmp_path / "eval")
     num_rows = len(open_datasets(TEST, prepared))
     assert metrics["risk_level"]["expected_cost"] == pytest.approx(7 / num_rows)  # type: ignore[index]
@@ -113,7 +113,8 @@ def test_costs_and_vocabulary_are_the_recipes(prepared: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("level_costs={严重: {轻微: -1}}", "level_costs: 严重 → 轻微: a cost is a number from 0 on"),
+        ("level_costs={严重: {轻微: -1}}", "level_costs: 严重 → 轻微: a cost is a number from 0 to"),
+        ("level_costs={严重: {轻微: 10}}", "no cost for 轻微 → 中等"),
         ("level_costs={严重: {严重: 1}}", "a right level costs nothing"),
         ("level_costs={重: {轻微: 1}}", "level_costs: unknown risk level '重'"),
         ("rooms={厨房: [厨房], 餐厅: [厨房]}", "rooms: 厨房 stands for both"),
@@ -170,7 +171,10 @@ def test_runs_on_other_rows_are_refused(prepared: Path, tmp_path: Path, capsys: 
     old, new = answered(prepared, tmp_path / "old"), answered(prepared, tmp_path / "new")
     lines = new.read_text(encoding="utf-8").splitlines(keepends=True)
     new.write_text("".join(lines[1:]), encoding="utf-8")
+    # with the data set at hand it is told which row is missing there, without it that the two differ
     assert compared(tmp_path / "out", prepared, {"old": old, "new": new}) == 1
+    assert "1 of 5 rows of building_defect_test have no prediction" in capsys.readouterr().err
+    assert compared(tmp_path / "out", prepared, {"old": old, "new": new}, "eval_dataset=null") == 1
     error = capsys.readouterr().err
     assert "old and new cannot be compared, their data differ" in error
     assert open_datasets(TEST, prepared).ids[0] in error

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from report_rows import MINOR, MODERATE, SEVERE, answering, expected, report, right_rows
+from report_rows import HUNDRED, MINOR, MODERATE, SEVERE, answering, expected, report, right_rows
 
 from evaluation.comparison import compare
 from evaluation.comparison_table import comparison_to_json, render_comparison
@@ -73,7 +73,7 @@ def test_other_rows_labels_and_ways_of_scoring_are_refused() -> None:
     with pytest.raises(DataError, match=r"their data differ.*rows or labels differ at id p000"):
         compare({"a": first, "b": relabelled})
     with pytest.raises(DataError, match=r"their costs differ.*Score both in the same way"):
-        compare({"a": first, "b": score(ROWS, Scoring(costs=LevelCosts({"严重": {"轻微": 7}})))})
+        compare({"a": first, "b": score(ROWS, Scoring(costs=LevelCosts(HUNDRED)))})
     with pytest.raises(DataError, match=r"1 run\(s\) to compare"):
         compare({"a": first})
 

@@ -98,7 +98,8 @@ def test_without_a_reference_the_answer_is_filled_in_and_without_both_nothing(tm
     assert {"text": ['墙面 "完好" <&']} in [one["value"] for one in filled_in["result"]]
     assert failed["predictions"] == []
     shown = {name: failed["data"][f"riskva_{name}"] for name in ("reference", "answer", "answer_level", "marks")}
-    assert shown == {"reference": "—", "answer": "失败：没有照片", "answer_level": "—", "marks": "unparsed"}
+    marks = "unparsed, no reference"
+    assert shown == {"reference": "—", "answer": "失败：没有照片", "answer_level": "—", "marks": marks}
 
 
 def test_the_config_has_a_control_for_each_column_and_shows_what_tasks_have(tmp_path: Path) -> None:

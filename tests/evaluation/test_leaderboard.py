@@ -6,7 +6,7 @@ import pytest
 from report_rows import MINOR, MODERATE, SEVERE, answering, expected, right_rows
 
 from evaluation.evaluated import Evaluation
-from evaluation.leaderboard import append, read_board, render_board
+from evaluation.leaderboard import check_board, put_on_board, read_board
 from evaluation.sample_scores import Scoring
 from evaluation.scoring import score
 from riskva.errors import DataError
@@ -26,9 +26,9 @@ def worse() -> Evaluation:
 
 def test_runs_are_ranked_and_the_newest_is_marked(right: Evaluation, worse: Evaluation, tmp_path: Path) -> None:
     board = tmp_path / "runs" / "leaderboard.jsonl"
-    append(board, "outputs/right", right)
-    newest = append(board, "outputs/worse", worse)
-    lines = render_board(read_board(board), newest).split("\n")
+    check_board(board)
+    put_on_board(board, "outputs/right", right)
+    lines = put_on_board(board, "outputs/worse", worse).split("\n")
     assert [line.split()[:2] for line in lines[1:]] == [["1", "outputs/right"], ["2", "outputs/worse"]]
     assert "outputs/worse ←" in lines[2]
     assert "1.000" in lines[1]
@@ -36,25 +36,51 @@ def test_runs_are_ranked_and_the_newest_is_marked(right: Evaluation, worse: Eval
 
 def test_runs_on_other_rows_are_not_ranked_but_told(right: Evaluation, tmp_path: Path) -> None:
     board = tmp_path / "leaderboard.jsonl"
-    append(board, "other", score(ROWS[:-1], Scoring()))
-    newest = append(board, "this", right)
-    text = render_board(read_board(board), newest)
+    put_on_board(board, "other", score(ROWS[:-1], Scoring()))
+    text = put_on_board(board, "this", right)
     assert "other  " not in text
     assert "1 other run(s) on the board answer other rows or are scored otherwise" in text
+
+
+def test_a_run_that_comes_a_second_time_has_one_line(right: Evaluation, worse: Evaluation, tmp_path: Path) -> None:
+    board = tmp_path / "leaderboard.jsonl"
+    for _ in range(2):
+        put_on_board(board, "run", right)
+    put_on_board(board, "run", worse)
+    assert len(read_board(board)) == 2
 
 
 def test_lines_of_several_runs_at_once_stay_whole(right: Evaluation, tmp_path: Path) -> None:
     board = tmp_path / "leaderboard.jsonl"
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: append(board, f"run {number}", right), range(24)))
-    assert {one.name for one in read_board(board)} == {f"run {number}" for number in range(24)}
+        list(pool.map(lambda number: put_on_board(board, f"run {number}\u2028", right), range(24)))
+    assert {one.name for one in read_board(board)} == {f"run {number}\u2028" for number in range(24)}
 
 
-def test_a_line_that_was_cut_off_is_named_and_spoils_no_other(right: Evaluation, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no json\n", "no line of a leaderboard"),
+        (b"[1]\n", "expected time, name, scores"),
+        (b'{"time": 1, "name": "a", "scores": {}, "intervals": {}, "signature": {}}\n', "expected time, name"),
+        (
+            b'{"time": "t", "name": "a", "scores": {"bleu": "x"}, "intervals": {}, "signature": {}}\n',
+            "a score is no number",
+        ),
+        (b"\xff\xfe\x00", "is no text"),
+    ],
+)
+def test_what_is_no_board_is_named(content: bytes, words: str, tmp_path: Path) -> None:
     board = tmp_path / "leaderboard.jsonl"
-    append(board, "first", right)
-    board.write_text(board.read_text(encoding="utf-8")[:-50], encoding="utf-8")
-    append(board, "second", right)
-    assert len(board.read_text(encoding="utf-8").splitlines()) == 2
-    with pytest.raises(DataError, match=r"leaderboard.jsonl:1: no line of a leaderboard .* remove it"):
-        read_board(board)
+    board.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        check_board(board)
+    assert board.read_bytes() == content
+
+
+def test_places_where_no_board_can_be(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        check_board(tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be written"):
+        check_board(tmp_path / "file" / "board.jsonl")

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from report_rows import HUNDRED
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -17,7 +18,7 @@ from sklearn.metrics import (
 
 from evaluation.levels import NUM_CELLS, cells, level_scores, level_statistics, majority_level
 from evaluation.probabilities import probability_scores
-from riskva.errors import DataError
+from riskva.errors import DataError, RecipeError
 from riskva.level_costs import DEFAULT_COSTS, LevelCosts
 from riskva.report import LEVEL_LABELS, RiskLevel
 
@@ -171,17 +172,23 @@ def test_an_unparsed_answer_costs_and_errs_as_the_worst_level_does() -> None:
 
 
 def test_costs_are_the_recipes() -> None:
-    costs = LevelCosts({"严重": {"轻微": 100}})
-    assert level_scores([0, 1, None], [2, 2, 2], costs)["expected_cost"] == pytest.approx(200 / 3)
+    costs = LevelCosts(HUNDRED)
+    assert level_scores([0, 1, None], [2, 2, 2], costs)["expected_cost"] == pytest.approx((100 + 4 + 100) / 3)
     assert level_scores([0], [2])["expected_cost"] == 10
 
 
-def test_the_cheapest_constant_need_not_be_the_most_frequent() -> None:
-    # 轻微 costs 4 × 10 there, 中等 6 + 4 × 4, 严重 6 × 2
-    scores = level_scores([0] * 10, [0] * 6 + [2] * 4)
-    assert (scores["floor_level"], scores["floor_cost_level"]) == ("轻微", "严重")
-    assert scores["floor_expected_cost"] == pytest.approx(1.2)
-    assert scores["expected_cost"] == pytest.approx(4)
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"严重": {"轻微": 10}}, "no cost for 轻微 → 中等, 轻微 → 严重, 中等 → 轻微, 中等 → 严重, 严重 → 中等"),
+        ({}, "give all six mistakes one"),
+        ({**HUNDRED, "严重": {"轻微": -1, "中等": 4}}, "严重 → 轻微: a cost is a number from 0 to"),
+        ({**HUNDRED, "轻微": {"中等": 1, "严重": 2, "轻微": 1}}, "a right level costs nothing"),
+    ],
+)
+def test_costs_that_forget_or_contradict_something_are_refused(costs: dict[str, dict[str, float]], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        LevelCosts(costs)
 
 
 def test_the_floor_may_come_from_the_training_rows() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import evaluate
 import pytest
+from report_rows import HUNDRED
 
 import evaluation
 from evaluation.bleu_zh.bleu_zh import BleuZh
@@ -52,6 +53,19 @@ def test_rouge_zh_over_characters(metric: Any) -> None:
     assert scores != rouge(ANSWERS, EXPECTED)
 
 
+def test_rouge_zh_by_field(metric: Any) -> None:
+    other = REPORT.replace("裂缝", "渗水", 1)
+    scores = metric("rouge_zh").compute(
+        predictions=[other, "no report"], references=[REPORT] * 2, report_format=DEFAULT_FORMAT
+    )
+    assert scores["rouge-1"] == rouge([other, "no report"], [REPORT] * 2)["rouge-1"]
+    assert {label: round(one["rouge-l"], 3) for label, one in scores["fields"].items()} == {
+        "风险描述": 0,
+        "纠正和预防建议": 50,
+        "缺陷描述": 50,
+    }
+
+
 def test_bleu_zh(metric: Any) -> None:
     scores = metric("bleu_zh").compute(predictions=ANSWERS, references=EXPECTED)
     assert scores == {"bleu-4": bleu(ANSWERS, EXPECTED)}
@@ -64,12 +78,12 @@ def test_risk_level_with_unparsed_answers(metric: Any) -> None:
 
 def test_risk_level_with_costs_and_probabilities(metric: Any) -> None:
     options: dict[str, Any] = {
-        "costs": LevelCosts({"严重": {"轻微": 100}}),
+        "costs": LevelCosts(HUNDRED),
         "probabilities": [[0.2, 0.3, 0.5], None, [0.9, 0.1, 0.0]],
     }
     scores = metric("risk_level").compute(predictions=[None, 2, 0], references=[1, 2, 2], **options)
     assert scores == level_scores([None, 2, 0], [1, 2, 2], **options)
-    assert scores["expected_cost"] == pytest.approx(100 / 3)
+    assert scores["expected_cost"] == pytest.approx((3 + 100) / 3)
 
 
 def test_risk_level_adds_batches_up(metric: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from evaluation_making import (
+    NO_INTERVAL,
     SCORING,
     drawn_comparison,
     drawn_evaluation,
@@ -22,6 +23,8 @@ from evaluation_making import (
     small_photo,
 )
 
+from evaluation.compared import Comparison, Difference
+from evaluation.evaluated import Evaluation
 from evaluation.naming import Named
 from evaluation.pages import photo_files
 from evaluation.pages.comparison_page import write_comparison
@@ -31,8 +34,8 @@ from evaluation.pages.photo_files import photo_sources
 from evaluation.pages.report_page import write_report
 from evaluation.pages.rows import MOST_CHARACTERS, rows_to_show
 from evaluation.pages.score_views import main_groups, other_scores
-from evaluation.pages.words import TOLERATED
-from evaluation.sample_scores import Mark
+from evaluation.pages.words import MARKS, TOLERATED
+from evaluation.sample_scores import Mark, SampleScore
 from evaluation.score_names import score_names
 from evaluation.verdict import Finding
 from riskva.labelled_text import Tolerance
@@ -80,7 +83,7 @@ def hostile_run() -> Any:
     expected = report(2, "裂缝", "卧室")
     answered = RiskReport(expected.level, dict.fromkeys(expected.texts, HOSTILE))
     row = prediction(HOSTILE, expected, HOSTILE, group=HOSTILE)
-    wrong = Reading(None, HOSTILE, {"缺陷描述": HOSTILE, HOSTILE: HOSTILE}, (HOSTILE,), (HOSTILE,), (HOSTILE,))
+    wrong = Reading(None, HOSTILE, {"缺陷描述": HOSTILE, HOSTILE: HOSTILE}, (HOSTILE,), (HOSTILE,))
     rows = [row, row, replace(row, id="half \ud83d of a pair", error=HOSTILE, finish_reason=HOSTILE)]
     samples = [
         sample(HOSTILE, expected, read(answered), group=HOSTILE, kind=Named(HOSTILE, HOSTILE, False)),
@@ -200,7 +203,6 @@ def test_scores_that_cannot_be_told_are_dashes(tmp_path: Path) -> None:
         intervals={},
         baselines=(replace(run.baselines[0], scores={}),),
         num_groups=None,
-        findings=(),
         levels={**run.levels, "probabilities": None},  # type: ignore[typeddict-item]
     )
     text = Page(write_report(unknown, no_photos, tmp_path, title="t")).text
@@ -322,7 +324,7 @@ def test_an_answer_that_loops_is_cut_and_says_so(tmp_path: Path) -> None:
 def test_a_row_has_what_its_card_tells(tmp_path: Path) -> None:
     expected, answered = report(2, "裂缝", "卧室"), report(0, "裂缝", "卧室")
     row = replace(prediction("a", expected, "raw", group="1-1-101"), level_probabilities=(0.7, 0.2, 0.1))
-    one = sample("a", expected, replace(read(answered), tolerated=("json", "new")), group="1-1-101", overlap=40.04)
+    one = sample("a", expected, replace(read(answered), tolerated=("json", "blanks")), group="1-1-101", overlap=40.04)
     unlabelled = sample("b", None, read(answered))
     run = evaluation([row, prediction("b", None, "raw")], [one, unlabelled])
     first, second = Page(write_report(run, no_photos, tmp_path, title="t")).data["rows"]
@@ -330,13 +332,18 @@ def test_a_row_has_what_its_card_tells(tmp_path: Path) -> None:
     [answer] = first["answers"]
     assert (answer["level"], answer["cost"], answer["confidence"], answer["defect"]) == (0, 10, 0.7, 40.0)
     assert answer["marks"] == [list(Mark).index(Mark.UNDER_CALLED)]
-    assert answer["notes"]["tolerated"] == ["JSON 格式", "new"]
+    assert answer["notes"]["tolerated"] == ["JSON 格式", "空白不同"]
     assert (second["level"], second["label"]["text"], second["texts"]) == (None, "这不是报告", {})
     assert second["answers"][0]["fields"]["缺陷描述"]["truth"] is None
+    assert second["answers"][0]["marks"] == [list(Mark).index(Mark.NO_REFERENCE)]
 
 
 def test_every_tolerated_form_has_a_chinese_name() -> None:
-    assert set(TOLERATED) == {one.value for one in Tolerance}
+    assert set(TOLERATED) == set(Tolerance)
+
+
+def test_every_mark_has_a_name() -> None:
+    assert set(MARKS) == set(Mark)
 
 
 def test_a_comparison_has_a_column_a_run_and_its_differences(tmp_path: Path) -> None:
@@ -348,7 +355,9 @@ def test_a_comparison_has_a_column_a_run_and_its_differences(tmp_path: Path) -> 
         assert page.data["sets"][f"wins-{place}"] == list(rival.wins)
         assert page.data["sets"][f"losses-{place}"] == list(rival.losses)
         both = [page.data["sets"][f"both-{what}-{place}"] for what in ("right", "wrong")]
-        assert sum(map(len, both)) + rival.num_only_first + rival.num_only_this == 40
+        judged = {row for row, one in enumerate(next(iter(comparison.runs.values())).samples) if one.expected}
+        assert judged >= {row for rows in both for row in rows}
+        assert sum(map(len, both)) + rival.num_only_first + rival.num_only_this == len(judged) < 40
         assert f"判对 {rival.num_only_first} 行" in page.text
     text = " ".join(page.text.split())
     assert "p = 0.002" in text
@@ -366,3 +375,113 @@ def test_a_difference_whose_interval_holds_zero_has_no_mark(tmp_path: Path) -> N
     bleu = source.split("BLEU-4 全文")[1].split("</tr>")[0]
     assert "+0.0" in bleu
     assert not re.search("[▲▼]", bleu)
+
+
+def test_a_difference_without_an_interval_is_shown_without_a_mark(tmp_path: Path) -> None:
+    comparison = drawn_comparison(40)
+    source = write_comparison(comparison, no_photos, tmp_path, title="t").read_text(encoding="utf-8")
+    line = source.split("二次加权 kappa")[1].split("</tr>")[0]
+    difference = comparison.rivals[0].differences[NO_INTERVAL]
+    assert difference is not None
+    assert f"+{difference.value:.3f}" in line
+    assert not re.search("[▲▼]", line)
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "interval", "said", "not_said"),
+    [
+        (None, (-0.1, 0.3), ["p = 0.002", "差别不像偶然", "hardly chance"], ["同组"]),
+        (9, (0.01, 0.3), ["p = 0.002；同组的行彼此相似", "+0.200（+0.010 … +0.300），差别不像偶然"], []),
+        (9, (-0.1, 0.3), ["p = 0.002；同组的行彼此相似", "可能只是偶然", "may be chance"], ["不像偶然", "hardly"]),
+        (9, None, ["p = 0.002；同组的行彼此相似", "区间无法得出"], ["不像偶然", "只是偶然"]),
+    ],
+)
+def test_with_groups_the_interval_says_whether_it_is_chance(
+    tmp_path: Path,
+    num_groups: int | None,
+    interval: tuple[float, float] | None,
+    said: list[str],
+    not_said: list[str],
+) -> None:
+    drawn = drawn_comparison(20, ("a", "b"))
+    rival = replace(drawn.rivals[0], differences={"risk_level.accuracy": Difference(0.2, interval)})
+    runs = {name: replace(run, num_groups=num_groups) for name, run in drawn.runs.items()}
+    page = Page(write_comparison(Comparison(runs, (rival,)), no_photos, tmp_path, title="t"))
+    assert all(text in page.text for text in said)
+    assert not any(text in page.text for text in not_said)
+
+
+def test_a_comparison_says_what_better_means(tmp_path: Path) -> None:
+    text = Page(write_comparison(drawn_comparison(10), no_photos, tmp_path, title="t")).text
+    assert "ROUGE-L 的均值至少相差 10 分" in text
+
+
+def run_of(*samples: SampleScore) -> Evaluation:
+    """A run of these rows whose one finding is good."""
+    run = evaluation([prediction(one.id, one.expected, "raw") for one in samples], samples)
+    return replace(run, findings=tuple(one for one in run.findings if one.severity == "good"))
+
+
+def test_a_good_run_still_has_its_mistakes_counted(tmp_path: Path) -> None:
+    expected, other = report(0, "裂缝", "卧室"), report(1, "裂缝", "卧室")
+    right, wrong, unjudged = (
+        sample("a", expected, read(expected)),
+        sample("b", expected, read(other)),
+        sample("c", None, read(other)),
+    )
+    page = Page(write_report(run_of(right, wrong, unjudged), no_photos, tmp_path, title="t"))
+    assert "好于固定答案；仍有 1 行有误" in page.text
+    assert "1 row still has a mistake" in page.text
+    text = Page(write_report(run_of(right, unjudged), no_photos, tmp_path, title="t")).text
+    assert "各行未见错误" in text
+    assert "没有发现问题" not in text
+
+
+def test_rows_that_failed_or_cannot_be_judged_are_counted_on_top(tmp_path: Path) -> None:
+    expected = report(0, "裂缝", "卧室")
+    run = run_of(sample("a", expected, read(expected)), sample("b", None, read(expected)))
+    failed = replace(run, predictions=[replace(run.predictions[0], error="no memory"), run.predictions[1]])
+    text = Page(write_report(failed, no_photos, tmp_path, title="t")).text
+    assert "1 行未能预测" in text
+    assert "1 行的标准不是报告" in text
+    text = Page(write_report(run_of(run.samples[0]), no_photos, tmp_path, title="t")).text
+    assert "未能预测，" not in text
+    assert "标准不是报告" not in text
+    comparison = drawn_comparison(200)
+    text = Page(write_comparison(comparison, no_photos, tmp_path, title="t")).text
+    for name, one in comparison.runs.items():
+        if count := sum(row.error is not None for row in one.predictions):
+            assert f"{name}：{count} 行未能预测" in text
+
+
+def test_a_level_without_rows_has_no_recall(tmp_path: Path) -> None:
+    expected = report(0, "裂缝", "卧室")
+    source = write_report(run_of(sample("a", expected, read(expected))), no_photos, tmp_path, title="t").read_text(
+        encoding="utf-8"
+    )
+    assert re.search(
+        r'严重</span></td><td class="num">0.000</td>(<td class="num">–</td>){2}<td class="num">0</td>', source
+    )
+    assert re.search(r'轻微</span></td>(<td class="num">1.000</td>){3}<td class="num">1</td>', source)
+
+
+def test_the_nearest_training_report_is_called_no_floor(tmp_path: Path) -> None:
+    run = drawn_evaluation(10)
+    page = Page(write_report(run, no_photos, tmp_path, title="t"))
+    assert page.text.count("不是基线") == 1
+    drawn = {one.get("class") for tag, one in page.tags if tag == "i"}
+    assert {f"floor {one.kind}" for one in run.baselines} <= drawn
+    without = replace(run, baselines=run.baselines[:1])
+    assert "不是基线" not in Page(write_report(without, no_photos, tmp_path, title="t")).text
+
+
+@pytest.mark.parametrize("which", ["report", "comparison"])
+def test_a_page_says_that_some_marks_are_chance(tmp_path: Path, which: str) -> None:
+    path = (
+        write_report(drawn_evaluation(10), no_photos, tmp_path, title="t")
+        if which == "report"
+        else write_comparison(drawn_comparison(10), no_photos, tmp_path, title="t")
+    )
+    [count] = re.findall(r"这里看 (\d+) 个 95% 区间", Page(path).text)
+    num_scores = len(score_names(SCORING.report_format.text_labels))
+    assert int(count) == 2 * (num_scores - 1) if which == "comparison" else 0 < int(count) < num_scores

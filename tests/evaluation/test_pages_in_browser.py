@@ -146,7 +146,7 @@ def test_a_cell_of_the_matrix_shows_its_rows_and_no_others(
 
 
 def test_the_costliest_rows_come_first(open_page: Opens, report_page: Path, run: Evaluation) -> None:
-    costs = [run.samples[row].cost for row in rows_shown(open_page(report_page))]
+    costs = [run.samples[row].cost or 0 for row in rows_shown(open_page(report_page))]
     assert costs == sorted(costs, reverse=True)
     assert len(costs) == NUM_ROWS
 
@@ -193,6 +193,18 @@ def test_marks_and_findings_filter(open_page: Opens, report_page: Path, run: Eva
     assert rows_shown(page) == list(run.findings[0].rows), "in the finding's own order"
     page.locator("#active button").click()
     expect_count(page, NUM_ROWS)
+
+
+def test_rows_without_a_reference_are_not_called_right(open_page: Opens, report_page: Path, run: Evaluation) -> None:
+    page = open_page(report_page, after="#mark=unmarked")
+    assert set(rows_shown(page)) == {row for row, one in enumerate(run.samples) if not one.marks}
+    page.click("[data-filter=mark][data-value='unmarked']")
+    page.click("[data-filter=mark][data-value='no reference']")
+    unjudged = rows_with(run, Mark.NO_REFERENCE)
+    assert unjudged == {row for row, one in enumerate(run.samples) if one.expected is None}
+    assert set(rows_shown(page)) == unjudged
+    expect(page.locator(".facts .tag.right")).to_have_count(0)
+    expect(page.locator(".row header .tag.plain")).to_have_count(len(unjudged))
 
 
 def test_a_link_brings_its_filters(open_page: Opens, report_page: Path, run: Evaluation) -> None:
@@ -258,6 +270,7 @@ def test_photos_beside_the_page_are_found(
     page = open_page(write_report(run, photos, tmp_path, title="files"))
     image = page.locator(".photo img").first
     assert image.get_attribute("src").startswith("report_photos/")
+    image.scroll_into_view_if_needed()  # until then a lazy image is not loaded
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
 
 

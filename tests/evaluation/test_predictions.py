@@ -25,12 +25,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "generated_predictions.jsonl"
 
 
-def test_llama_factorys_file_is_read_with_line_numbers_as_ids(path: Path) -> None:
+def test_llama_factorys_rows_are_called_by_their_numbers(path: Path) -> None:
     _write(path, _row(), _row(predict="答\n二\u2028\x85"))
     assert read_predictions(path) == [
         Prediction("1", "问", "答", "标"),
         Prediction("2", "问", "答\n二\u2028\x85", "标"),
     ]
+    assert not any(row.has_own_id for row in read_predictions(path))
 
 
 def test_every_key_makes_the_round_trip(path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_row_that_could_not_even_be_read_has_no_label(path: Path) -> None:
 
 def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_fault(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(_row()).encode() + b"\r\n\r\n" + json.dumps(_row()).encode())
-    assert [row.id for row in read_predictions(path)] == ["1", "3"]
+    assert [row.id for row in read_predictions(path)] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -163,13 +164,13 @@ def _csv(path: Path, rows: list[list[str]], encoding: str = "utf-8", delimiter: 
 def test_a_table_is_read_in_whatever_way_it_was_saved(tmp_path: Path, name: str, encoding: str, delimiter: str) -> None:
     rows = [["label", "备注", "predict"], ["标，准", "", '答,"案"\n;第二行\t'], ["标", "x", ""]]
     assert read_predictions(_csv(tmp_path / name, rows, encoding, delimiter)) == [
-        Prediction("2", "", '答,"案"\n;第二行\t', "标，准"),
+        Prediction("1", "", '答,"案"\n;第二行\t', "标，准"),
         Prediction("4", "", "", "标"),
     ]
 
 
 def test_all_columns_of_a_table(tmp_path: Path) -> None:
-    header = [*Prediction.__dataclass_fields__]
+    header = [name for name in Prediction.__dataclass_fields__ if name != "has_own_id"]
     full = [
         "a",
         "问",

@@ -32,15 +32,15 @@ def test_display_width(text: str, width: int) -> None:
 
 def test_every_score_stands_beside_its_interval_and_floors(evaluation: Evaluation) -> None:
     table = render_table(evaluation)
-    accuracy = _line(table, "level accuracy").split()
-    assert (accuracy[2], accuracy[-1]) == ("0.667", "0.667")
     low, high = evaluation.intervals["risk_level.accuracy"] or (0, 0)
-    assert accuracy[3:6] == [f"{low:.3f}", "to", f"{high:.3f}"]
-    assert _line(table, "level macro-F1").split()[-1] == "0.267"
+    assert [one.kind for one in evaluation.baselines] == ["constant", "cheapest"]
+    floors = [f"{one.scores['risk_level.accuracy']:.3f}" for one in evaluation.baselines]
+    assert _line(table, "level accuracy").split()[2:] == ["0.667", f"{low:.3f}", "…", f"{high:.3f}", *floors]
+    assert floors == ["0.667", "0.333"]
     for name in (*DEFAULT_FORMAT.text_labels, "whole"):
         cells = _line(table, name).split()[1:]
         assert cells[:3] == [f"{evaluation.scores[f'rouge.{name}.rouge-{kind}']:.1f}" for kind in "12l"]
-        assert cells[-1] == f"{evaluation.baselines[0].scores[f'rouge.{name}.rouge-l']:.1f}"
+        assert cells[-2] == f"{evaluation.baselines[0].scores[f'rouge.{name}.rouge-l']:.1f}"
 
 
 def test_failures_form_findings_and_signature_are_told(evaluation: Evaluation) -> None:
@@ -53,7 +53,7 @@ def test_failures_form_findings_and_signature_are_told(evaluation: Evaluation) -
 
 def test_what_is_unknown_is_not_a_zero(evaluation: Evaluation) -> None:
     table = render_table(evaluation)
-    assert _line(table, "recall of 严重").split() == ["recall", "of", "严重", "–", "–", "–"]
+    assert _line(table, "recall of 严重").split() == ["recall", "of", "严重", *"––––"]
     assert _line(table, "严重").split() == ["严重", "0.000", "–", "–", "0", "0", "0", "0", "0"]
     assert _line(table, "中等").split() == ["中等", "0.000", "0.000", "0.000", "1", "0", "0", "0", "1"]
 

@@ -55,7 +55,8 @@ def test_groups_come_from_the_data_set_without_their_names(data: Path) -> None:
 def test_predictions_without_ids_are_taken_in_order(data: Path) -> None:
     # LLaMA-Factory: no ids, labels with a line break at their end
     theirs = [
-        replace(row, id=str(number), label=row.label + "\n") for number, row in enumerate(_predictions(data), start=1)
+        replace(row, id=str(number), has_own_id=False, label=row.label + "\n")
+        for number, row in enumerate(_predictions(data), start=1)
     ]
     rows = answered_rows(theirs, TRAIN, data)
     assert [row.id for row in rows.predictions] == open_datasets(TRAIN, data).ids
@@ -70,6 +71,19 @@ def test_predictions_without_ids_are_taken_in_order(data: Path) -> None:
     )
     with pytest.raises(DataError, match=r"2 of \d+ labels are not what the data set now says"):
         answered_rows(swapped, TRAIN, data)
+
+
+def test_a_part_does_not_pass_for_the_whole(data: Path) -> None:
+    with pytest.raises(DataError, match=r"1 of \d+ rows of building_defect_train have no prediction: id .*max_samples"):
+        answered_rows(_predictions(data)[1:], TRAIN, data)
+    num_rows = len(open_datasets(TRAIN, data))
+    assert len(answered_rows(_predictions(data)[:3], TRAIN, data, max_samples=3).predictions) == 3 < num_rows
+
+
+def test_a_failed_row_has_the_label_of_the_data(data: Path) -> None:
+    first, *others = _predictions(data)
+    failed = replace(first, label="", predict="", error="no such photo")
+    assert answered_rows([failed, *others], TRAIN, data).predictions[0].label == first.label
 
 
 def test_answers_of_another_data_set_are_refused(data: Path) -> None:
