@@ -165,7 +165,7 @@ def test_a_table_is_read_in_whatever_way_it_was_saved(tmp_path: Path, name: str,
     rows = [["label", "备注", "predict"], ["标，准", "", '答,"案"\n;第二行\t'], ["标", "x", ""]]
     assert read_predictions(_csv(tmp_path / name, rows, encoding, delimiter)) == [
         Prediction("1", "", '答,"案"\n;第二行\t', "标，准"),
-        Prediction("4", "", "", "标"),
+        Prediction("2", "", "", "标"),
     ]
 
 
