@@ -89,7 +89,7 @@ def nearest_reports(references: Sequence[RiskReport], training: Iterable[RiskRep
     wanted = vectors.transform([_texts(report) for report in references])
     starts = range(0, len(references), _ROWS_AT_ONCE)
     nearest: list[RiskReport] = []
-    for start in progress(starts, len(starts), "looking for the nearest training reports", f"{_ROWS_AT_ONCE} row"):
+    for start in progress(starts, len(starts), "looking for the nearest training reports", "block"):
         likeness = (wanted[start : start + _ROWS_AT_ONCE] @ known).toarray()
         # Rounded, so that the last bits of a float do not choose among equals
         nearest += [candidates[int(best)] for best in likeness.round(5).argmax(axis=1)]

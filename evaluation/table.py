@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from evaluation.evaluated import Evaluation
+from evaluation.evaluated import Baseline, Evaluation
 from evaluation.levels import UNPARSED
 from evaluation.sample_scores import WHOLE
-from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, ScoreName, text_names
+from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, BaselineKind, ScoreName, text_names
 
 NUM_REASONS = 5
 REASON_WIDTH = 72
+
+MEANINGS: Mapping[BaselineKind, str] = {
+    "constant": "one report for every photo, the commonest level and texts",
+    "cheapest": "the same with the level that costs least if it is always answered",
+    "nearest": "the nearest training report, chosen knowing the truth: the most that copying could reach, no floor",
+    "blanked": "the same model, every photo painted grey",
+}
 
 Row = Sequence[str]
 
@@ -64,7 +71,7 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
 def _scores(evaluation: Evaluation) -> Iterator[str]:
     names = (*LEVEL_NAMES, *FORM_NAMES, *NAMING_NAMES)
     floors = evaluation.baselines
-    rows: list[Row] = [("", "score", "95 % interval", *(one.en for one in floors))]
+    rows: list[Row] = [("", "score", "95 % interval", *(one.kind for one in floors))]
     for name in names:
         value, interval = evaluation.scores[name.name], evaluation.intervals.get(name.name)
         rows.append(
@@ -76,8 +83,7 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
             )
         )
     yield from aligned(rows)
-    if any(one.kind == "nearest" for one in floors):
-        yield "nearest training report: chosen knowing the truth, the most that copying could reach; no floor"
+    yield from (f"{one.kind}: {MEANINGS[one.kind]}" for one in floors)
 
 
 def _per_level(evaluation: Evaluation) -> Iterator[str]:
@@ -96,8 +102,14 @@ def _per_level(evaluation: Evaluation) -> Iterator[str]:
 
 def _texts(evaluation: Evaluation) -> Iterator[str]:
     names = {name.name: name for name in text_names(evaluation.scoring.report_format.text_labels)}
-    floors = evaluation.baselines
-    header = ("text, percent", "ROUGE-1", "ROUGE-2", "ROUGE-L", "95 % interval", *(one.en for one in floors))
+    header = (
+        "text, percent",
+        "ROUGE-1",
+        "ROUGE-2",
+        "ROUGE-L",
+        "95 % interval",
+        *(one.kind for one in _with_texts(evaluation)),
+    )
     rows: list[Row] = [header]
     for label in (*evaluation.scoring.report_format.text_labels, WHOLE):
         first, second, longest = (names[f"rouge.{label}.rouge-{kind}"] for kind in "12l")
@@ -110,7 +122,12 @@ def _texts(evaluation: Evaluation) -> Iterator[str]:
 
 def _beside(evaluation: Evaluation, name: ScoreName) -> Iterator[str]:
     yield name.shown_interval(evaluation.intervals.get(name.name))
-    yield from (name.shown(one.scores[name.name]) for one in evaluation.baselines)
+    yield from (name.shown(one.scores[name.name]) for one in _with_texts(evaluation))
+
+
+def _with_texts(evaluation: Evaluation) -> list[Baseline]:
+    """The baselines whose texts are their own: the cheapest level has the constant report's."""
+    return [one for one in evaluation.baselines if one.kind != "cheapest"]
 
 
 def _findings(evaluation: Evaluation) -> Iterator[str]:

@@ -17,13 +17,13 @@ import time
 from dataclasses import replace
 
 from evaluation.predictions import Prediction
-from evaluation.sample_scores import Scoring
+from evaluation.sample_scores import Scoring, score_samples
 from evaluation.scoring import score
 from riskva.report import DEFAULT_FORMAT, RiskLevel, RiskReport
 from riskva.vocabulary import KINDS, ROOMS
 
-LOOP = 9_000
-"""Tokens of the answer that loops: what a model writes that never comes to an end."""
+LOOP = "墙面开裂渗水" * 3_000
+"""9,000 words that never come to an end, without a mark that would part them for jieba: the last field of an answer."""
 
 PLACES = ("墙面", "顶棚", "地面", "门窗周边", "阴阳角", "管道根部", "窗台下口", "踢脚线上方")
 EXTENTS = ("长约{}厘米", "宽约{}毫米", "面积约{}平方分米", "共{}处", "距地{}厘米")
@@ -60,37 +60,37 @@ def rows(number: int, seed: int) -> list[Prediction]:
     return made
 
 
-def measure(number: int, has_loop: bool) -> float:
-    """Seconds to score `number` reports against as many training reports."""
+def measure(number: int) -> tuple[float, float]:
+    """Seconds to score `number` reports against as many training reports, and then one answer that loops."""
     predictions, training = rows(number, seed=1), [random_report(random.Random(2 + one)) for one in range(number)]
-    if has_loop:
-        predictions[0] = replace(predictions[0], predict="墙面开裂，" * (LOOP // 3))
     start = time.perf_counter()
     evaluation = score(predictions, Scoring(), training)
-    seconds = time.perf_counter() - start
+    scored = time.perf_counter()
     assert len(evaluation.samples) == number
-    return seconds
+    report = random_report(random.Random(3))
+    answer = DEFAULT_FORMAT.render(replace(report, texts={**report.texts, "缺陷描述": LOOP}))
+    looping = replace(predictions[0], predict=answer)
+    list(score_samples([looping], Scoring()))
+    return scored - start, time.perf_counter() - scored
 
 
 def main() -> None:
-    """Measure with and without the looping answer in turn, each time in a new process."""
+    """Measure in a new process each time."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--once", choices=("plain", "loop"), help=argparse.SUPPRESS)
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.once:
-        print(measure(asked.rows, asked.once == "loop"))
+        print(*measure(asked.rows))
         return
-    seen: dict[str, list[float]] = {"plain": [], "loop": []}
+    seen = []
     for _ in range(asked.rounds):
-        for name, times in seen.items():
-            command = [sys.executable, __file__, "--rows", str(asked.rows), "--once", name]
-            times.append(float(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
-    for name, times in seen.items():
-        print(f"{name:6} {statistics.median(times):7.2f} s  ({min(times):.2f} to {max(times):.2f})")
-    added = statistics.median(seen["loop"]) - statistics.median(seen["plain"])
-    print(f"{asked.rows} reports; one answer of {LOOP} tokens that loops adds {added:.2f} s")
+        command = [sys.executable, __file__, "--rows", str(asked.rows), "--once"]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+        seen.append(tuple(map(float, printed.split())))
+    for name, times in zip((f"{asked.rows} reports", "one looping answer more"), zip(*seen, strict=True), strict=True):
+        print(f"{name:24} {statistics.median(times):7.2f} s  ({min(times):.2f} to {max(times):.2f})")
 
 
 if __name__ == "__main__":

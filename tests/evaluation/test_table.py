@@ -40,7 +40,7 @@ def test_every_score_stands_beside_its_interval_and_floors(evaluation: Evaluatio
     for name in (*DEFAULT_FORMAT.text_labels, "whole"):
         cells = _line(table, name).split()[1:]
         assert cells[:3] == [f"{evaluation.scores[f'rouge.{name}.rouge-{kind}']:.1f}" for kind in "12l"]
-        assert cells[-2] == f"{evaluation.baselines[0].scores[f'rouge.{name}.rouge-l']:.1f}"
+        assert cells[-1] == f"{evaluation.baselines[0].scores[f'rouge.{name}.rouge-l']:.1f}"
 
 
 def test_failures_form_findings_and_signature_are_told(evaluation: Evaluation) -> None:
@@ -60,7 +60,8 @@ def test_what_is_unknown_is_not_a_zero(evaluation: Evaluation) -> None:
 
 def test_columns_are_aligned_by_what_the_eye_sees(evaluation: Evaluation) -> None:
     blocks = [block.split("\n") for block in render_table(evaluation).split("\n\n")]
-    scores, per_level, texts = blocks[1], blocks[2][:-1], blocks[3]
+    scores, per_level, texts = blocks[1][:-2], blocks[2][:-1], blocks[3]
+    assert [line.split(":")[0] for line in blocks[1][-2:]] == ["constant", "cheapest"]
     assert [line.split()[0] for line in per_level] == ["level", "轻微", "中等", "严重"]
     for block in (scores, per_level, texts):
         assert len({display_width(line) for line in block}) == 1
