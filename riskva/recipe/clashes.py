@@ -204,7 +204,8 @@ def scoring_clashes(values: Values) -> Iterator[Clash]:
     """Words that stand for two things, and costs that make no sense."""
     both = _names(values.get("train_dataset")) & _names(values.get("eval_dataset"))
     if both:
-        text = f"{', '.join(sorted(both))} is scored itself: floors must come from other rows"
+        names = ", ".join(sorted(both))
+        text = f"{names} is scored itself, and floors must come from other rows; train_dataset=null does without"
         yield Clash(("train_dataset", "eval_dataset"), text)
     for key in ("kinds", "rooms"):
         yield from _refused(key, Vocabulary, values.get(key))

@@ -27,10 +27,16 @@ def scoring_of(recipe: EvalRecipe | CompareRecipe, report_format: ReportFormat) 
 
 
 def training_answers(recipe: EvalRecipe | CompareRecipe) -> list[str | None]:
-    """The answers of the recipe's `train_dataset`; none where it names none. No photo is read."""
+    """The answers of the recipe's `train_dataset`; none where it names none. No photo is read.
+
+    Raises `DataError` where it cannot be opened.
+    """
     if not recipe.train_dataset:
         return []
-    return open_datasets(recipe.train_dataset, recipe.dataset_dir, recipe.media_dir).answers
+    try:
+        return open_datasets(recipe.train_dataset, recipe.dataset_dir, recipe.media_dir).answers
+    except DataError as error:
+        raise DataError(f"train_dataset: {error}. Name the training rows, or none with train_dataset=null") from error
 
 
 def training_reports(answers: Sequence[str | None], report_format: ReportFormat) -> list[RiskReport]:

@@ -29,8 +29,8 @@ def test_bad_row_at_prediction_becomes_an_error_row(
 ) -> None:
     first_photo(jsonl, "train").write_bytes(b"no photo")
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={jsonl}", f"output_dir={tmp_path / 'out'}")
-    rows = ("eval_dataset=building_defect_train", "adapter_name_or_path=null", "bf16=false", "max_new_tokens=8")
-    assert riskva_run("eval.yaml", *places, *rows, "verify=off") == 3
+    rows = ("eval_dataset=building_defect_train", "train_dataset=null", "adapter_name_or_path=null")
+    assert riskva_run("eval.yaml", *places, *rows, "verify=off", "bf16=false", "max_new_tokens=8") == 3
     failed = [json.loads(line) for line in (tmp_path / "out/failed_rows.jsonl").open(encoding="utf-8")]
     lines = (tmp_path / "out/generated_predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(failed) == 1

@@ -207,6 +207,6 @@ def test_a_damaged_data_set_stops_training_before_it_starts(
     assert riskva_run("sft_lora.yaml", *command) == 1
     assert "rows-00001-of-00002.parquet: expected" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    predict = ("eval_dataset=rows", "adapter_name_or_path=null", "bf16=false", "max_new_tokens=2")
+    predict = ("eval_dataset=rows", "train_dataset=null", "adapter_name_or_path=null", "bf16=false", "max_new_tokens=2")
     assert riskva_run("eval.yaml", *command[:3], *predict) == 1
     assert "rows-00001-of-00002.parquet: expected" in capsys.readouterr().err
