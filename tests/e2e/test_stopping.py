@@ -127,6 +127,30 @@ def test_interrupted_prediction_goes_on(tiny_model: Path, prepared: Path, tmp_pa
     assert predict(tmp_path / "out").read_bytes() == expected
 
 
+def test_an_evaluation_that_gets_sigterm_ends_with_75_and_goes_on(
+    tiny_model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={out}")
+    rows = ("eval_dataset=building_defect_train", "train_dataset=building_defect_val", "adapter_name_or_path=null")
+    command = (*places, *rows, "bf16=false", "max_new_tokens=64", "per_device_eval_batch_size=1", "blank_photos=true")
+    worker = start("eval.yaml", *command)
+    partial = out / "generated_predictions.jsonl.partial"
+    deadline = time.monotonic() + 90
+    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 2):
+        assert worker.poll() is None, worker.communicate()
+        assert time.monotonic() < deadline, "no answer in time"
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 75, said
+    assert "the same command goes on with the answers that are written" in said
+    assert "Traceback" not in said
+    # what answers are scored by may be mended meanwhile
+    assert riskva_run("eval.yaml", *command, "train_dataset=null") == 0
+    assert (out / "metrics.json").is_file()
+
+
 def test_prediction_does_not_go_on_with_other_rows(
     tiny_model: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
