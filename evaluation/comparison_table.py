@@ -9,9 +9,12 @@ from typing import Any
 from evaluation.compared import Comparison, Difference, Rival
 from evaluation.evaluated import Evaluation
 from evaluation.score_names import UNKNOWN, ScoreName, main_names
-from evaluation.table import aligned
+from evaluation.table import SHOWN_PARTS, aligned
 
 MOST_LISTED = 5
+
+ABOUT_THE_ROWS = ("too_few_rows", "labels_no_reports", "kinds_unknown")
+"""Findings that hold for every run on these rows."""
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -24,7 +27,8 @@ def render_comparison(comparison: Comparison) -> str:
     lines = [*aligned(rows), _LEGEND, ""]
     for rival in comparison.rivals:
         lines += _in_words(first_name, first, rival)
-    return "\n".join([*lines, *(f"{what}: {text}" for what, text in first.signature.items())])
+    lines += [f"{one.severity}: {one.en}" for one in first.findings if one.code in ABOUT_THE_ROWS]
+    return "\n".join([*lines, *(f"{what}: {first.signature[what]}" for what in SHOWN_PARTS)])
 
 
 _LEGEND = "in brackets the 95 % interval of the difference, from a paired bootstrap; * it leaves 0 out"

@@ -41,6 +41,22 @@ _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GI
 _BLANK = "—"
 
 
+def require_own_folder(folder: Path) -> None:
+    """Raise `DataError` when the folder of tasks holds something else than such tasks, which would be lost."""
+    if not folder.is_dir():
+        return
+    own = {TASKS_NAME, CONFIG_NAME, PHOTO_FOLDER}
+    foreign = [path for path in folder.iterdir() if path.name not in own]
+    photos = folder / PHOTO_FOLDER
+    if photos.is_dir():
+        foreign += [path for path in photos.iterdir() if path.suffix not in _SUFFIXES.values()]
+    if foreign:
+        raise DataError(
+            f"label_studio: {folder} holds {foreign[0].relative_to(folder)}, which no evaluation wrote, and would be "
+            "replaced; move the folder to where you annotate"
+        )
+
+
 def write_tasks(
     evaluation: Evaluation,
     rows: Sequence[int],

@@ -9,13 +9,14 @@ may hold line breaks, and encoding and delimiter are found as for tables of defe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from riskva.csvfile import DELIMITERS, CsvFile, open_csv
 from riskva.errors import DataError, MissingDataError
+from riskva.files import write_whole
 from riskva.paths import is_file, is_folder
 from riskva.report import LEVEL_LABELS, RiskLevel
 
@@ -104,6 +105,14 @@ def read_predictions(path: Path) -> list[Prediction]:
             f"{path}: no predictions in this file; run `stage: predict` (or eval without predictions:) first"
         )
     return predictions
+
+
+def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
+    """The rows as a `generated_predictions.jsonl`, which `read_predictions` reads back."""
+    with write_whole(path) as stream:
+        for row in predictions:
+            line = {key: value for key, value in asdict(row).items() if key != "has_own_id"}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _check_is_file(path: Path) -> None:

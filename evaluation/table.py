@@ -10,9 +10,12 @@ from evaluation.evaluated import Baseline, Evaluation
 from evaluation.levels import UNPARSED
 from evaluation.sample_scores import WHOLE
 from evaluation.score_names import FORM_NAMES, LEVEL_NAMES, NAMING_NAMES, UNKNOWN, BaselineKind, ScoreName, text_names
+from evaluation.signature import DATA_KEY, DIGEST_KEY
 
 NUM_REASONS = 5
 REASON_WIDTH = 72
+
+SHOWN_PARTS = (DIGEST_KEY, DATA_KEY, "floors", "intervals")
 
 MEANINGS: Mapping[BaselineKind, str] = {
     "constant": "one report for every photo, the commonest level and texts",
@@ -76,7 +79,7 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
         value, interval = evaluation.scores[name.name], evaluation.intervals.get(name.name)
         rows.append(
             (
-                name.en + (" (less is better)" if name.lower_is_better else ""),
+                name.en + _of_how_many(evaluation, name),
                 name.shown(value),
                 name.shown_interval(interval),
                 *(name.shown(one.scores[name.name]) for one in floors),
@@ -84,6 +87,14 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
         )
     yield from aligned(rows)
     yield from (f"{one.kind}: {MEANINGS[one.kind]}" for one in floors)
+
+
+def _of_how_many(evaluation: Evaluation, name: ScoreName) -> str:
+    """What stands behind a score's name: which way is better, or over how many rows a mean is that is not over all."""
+    named = {"kind.accuracy": "kind", "room.accuracy": "room"}.get(name.name)
+    if named is not None:
+        return f" ({sum(getattr(one, named) is not None for one in evaluation.samples)} rows)"
+    return " (less is better)" if name.lower_is_better else ""
 
 
 def _per_level(evaluation: Evaluation) -> Iterator[str]:
@@ -136,8 +147,9 @@ def _findings(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _signature(evaluation: Evaluation) -> Iterator[str]:
-    for what, text in evaluation.signature.items():
-        yield f"{what}: {text}"
+    """The parts that tell runs apart; metrics.json and the page have them all."""
+    for what in SHOWN_PARTS:
+        yield f"{what}: {evaluation.signature[what]}"
 
 
 def _shortened(text: str) -> str:

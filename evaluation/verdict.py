@@ -138,7 +138,7 @@ def _known(score: float | None) -> float:
 
 
 def _against_grey_photos(evidence: Evidence) -> Iterator[Finding]:
-    if "blanked" not in evidence.baselines:
+    if "blanked" not in evidence.baselines or not evidence.scores["format.valid_rate"]:
         return
     score, grey = _known(evidence.scores[LEVEL]), _known(evidence.baselines["blanked"][LEVEL])
     lead = evidence.leads["blanked"].get(LEVEL)

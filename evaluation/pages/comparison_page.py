@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.compared import Comparison, Rival
 from evaluation.comparison import NOTABLE_ROUGE
+from evaluation.comparison_table import ABOUT_THE_ROWS
 from evaluation.evaluated import Evaluation
 from evaluation.pages.common import common_context
 from evaluation.pages.environment import render
@@ -80,6 +81,7 @@ def _by_place(filters: Sequence[Filters]) -> Filters:
 def _context(comparison: Comparison, filters: Sequence[Filters]) -> Mapping[str, Any]:
     first_name, first = next(iter(comparison.runs.items()))
     return {
+        "about_the_rows": [one for one in first.findings if one.code in ABOUT_THE_ROWS],
         "comparison": comparison,
         "first_name": first_name,
         "rivals": [

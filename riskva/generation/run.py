@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
-from evaluation.predictions import FILE_NAME, Prediction
+from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note, warn
 from riskva.data.conversation import Conversations
 from riskva.data.datasets import ConversationDataset, open_datasets
@@ -18,7 +17,7 @@ from riskva.data.grey_photos import GreyPhotos
 from riskva.data.parallel import num_photo_workers
 from riskva.data.verification import Verify, verify_datasets
 from riskva.errors import DataError, SomeRowsFailed
-from riskva.files import sha256_of, write_whole
+from riskva.files import sha256_of
 from riskva.generation.predict import PARTIAL_SUFFIX, PromptDataset, check_ids, predict
 from riskva.generation.setup import build_answerer, processor_of
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
@@ -177,13 +176,7 @@ def write_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:
     """List the rows that carry an error in `failed_rows.jsonl`, if there are any."""
     failed = [row for row in predictions if row.error is not None]
     if failed:
-        with write_whole(folder / FAILED_FILE) as stream:
-            stream.writelines(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in failed)
-
-
-def _as_line(row: Prediction) -> dict[str, object]:
-    """The row as a line of a predictions file."""
-    return {key: value for key, value in asdict(row).items() if key != "has_own_id"}
+        write_predictions(failed, folder / FAILED_FILE)
 
 
 def raise_for_failed_rows(predictions: Sequence[Prediction], folder: Path) -> None:

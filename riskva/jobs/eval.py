@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from evaluation.evaluated import Evaluation
-from evaluation.label_studio import write_tasks
+from evaluation.label_studio import require_own_folder, write_tasks
 from evaluation.leaderboard import check_board, put_on_board
 from evaluation.metrics import metrics_of
 from evaluation.pages.report_page import write_report
-from evaluation.predictions import read_predictions
+from evaluation.predictions import FILE_NAME, read_predictions, write_predictions
 from evaluation.sample_scores import write_sample_scores
 from evaluation.scoring import score
 from evaluation.table import render_table
@@ -37,7 +37,8 @@ from riskva.signals import sigterm_raises
 METRICS_FILE = "metrics.json"
 SAMPLE_FILE = "sample_scores.jsonl"
 LABEL_STUDIO_FOLDER = "label_studio"
-OWNED = (*map(re.escape, (SAMPLE_FILE, "report.html", "report_photos", LABEL_STUDIO_FOLDER)),)
+OWNED = (*map(re.escape, (SAMPLE_FILE, "report.html", "report_photos")),)
+"""The tasks for Label Studio are not among them: someone may be annotating there."""
 
 
 def run(recipe: EvalRecipe) -> None:
@@ -48,6 +49,8 @@ def run(recipe: EvalRecipe) -> None:
 
 def _run(recipe: EvalRecipe) -> None:
     output = _output(recipe)
+    if recipe.label_studio:
+        require_own_folder(recipe.output_dir / LABEL_STUDIO_FOLDER)
     if recipe.leaderboard is not None:
         check_board(recipe.leaderboard)  # what is wrong with it is found before hours of work, not after
     training = training_answers(recipe)  # likewise
@@ -104,6 +107,9 @@ def _given(recipe: EvalRecipe, output: OutputFolder) -> Predicted:
 def _write(recipe: EvalRecipe, evaluation: Evaluation, rows: AnsweredRows) -> None:
     """The files of an evaluation but for its metrics."""
     folder = recipe.output_dir
+    if recipe.predictions is not None:
+        # As they were read, so that the folder can be compared with others
+        write_predictions(evaluation.predictions, folder / FILE_NAME)
     write_sample_scores(evaluation.samples, folder / SAMPLE_FILE)
     page = write_report(evaluation, rows.page_photos, folder, title=str(folder), most_rows=recipe.report_rows)
     rows.tell_unreadable()

@@ -102,7 +102,9 @@ def _set_inside(base: yaml.Node | None, parts: tuple[str, ...], node: yaml.Node,
     new = _set_inside(old, parts[1:], node, f"{path}.{parts[0]}")
     if isinstance(new, Fault):
         return new
-    kept = [(key, value) for key, value in items if key.value != parts[0]]
-    added = yaml.ScalarNode("tag:yaml.org,2002:str", parts[0], node.start_mark, node.end_mark)
+    added = (yaml.ScalarNode("tag:yaml.org,2002:str", parts[0], node.start_mark, node.end_mark), new)
+    # In its place: the order of a mapping may mean something, as that of the runs to compare does
+    changed = [added if key.value == parts[0] else (key, value) for key, value in items]
     mark = base.start_mark if base is not None else node.start_mark
-    return yaml.MappingNode("tag:yaml.org,2002:map", [*kept, (added, new)], mark, node.end_mark)
+    pairs = changed if old is not None else [*changed, added]
+    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, mark, node.end_mark)

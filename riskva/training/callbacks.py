@@ -165,9 +165,14 @@ class StopEarly(TrainerCallback):
     def _is_over(self, args: TrainingArguments, state: TrainerState) -> bool:
         name = EVAL_PREFIX + str(args.metric_for_best_model).removeprefix(EVAL_PREFIX)
         # Not the evaluation before the first step (eval_on_start), of which there is no checkpoint
-        values = [entry[name] for entry in state.log_history if name in entry and entry["step"] > 0]
-        best = (max if args.greater_is_better else min)(values, default=None)
-        return best is not None and len(values) - 1 - values.index(best) >= self._patience
+        sign = 1 if args.greater_is_better else -1
+        # Of equal scores the lower loss is better, as in `RiskTrainer._determine_best_metric`
+        scores = [
+            (sign * entry[name], -entry.get("eval_loss", 0.0))
+            for entry in state.log_history
+            if name in entry and entry["step"] > 0
+        ]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self._patience
 
 
 class StopOnSigterm(TrainerCallback):

@@ -149,6 +149,19 @@ class RiskTrainer(Trainer):
                 metrics |= {f"eval_{name}": value for name, value in self._score_answers(self.model).items()}
         return output._replace(predictions=np.empty(0), label_ids=None, metrics=metrics)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Trainer's, and of equal scores the one with the lower loss: until a report can be read, all scores are 0."""
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        name = "eval_" + str(self.args.metric_for_best_model).removeprefix("eval_")
+        best_step = self.state.best_global_step
+        losses = [one["eval_loss"] for one in self.state.log_history if one["step"] == best_step and "eval_loss" in one]
+        is_equal = best_step is not None and metrics.get(name) == self.state.best_metric
+        if not (is_equal and losses and metrics["eval_loss"] < losses[-1]):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
+
     def end_with_the_best(self) -> None:
         """Load the best checkpoint where `train()`, which does so at its end, had no step left to take."""
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:

@@ -167,6 +167,39 @@ def test_two_runs_are_compared(prepared: Path, tmp_path: Path, capsys: pytest.Ca
     assert compared(tmp_path / "out", prepared, runs) == 2
 
 
+def test_a_folder_of_scores_is_compared_like_one_of_answers(prepared: Path, tmp_path: Path) -> None:
+    for name, wrong in (("old", 2), ("new", 0)):
+        assert scored(tmp_path / name, prepared, answered(prepared, tmp_path / f"{name}_answers", wrong)) == 0
+    runs = {"old": tmp_path / "old", "new": tmp_path / "new"}
+    assert compared(tmp_path / "out", prepared, runs) == 0
+    written = json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8"))
+    assert written["rivals"]["new"]["num_only_this"] == 2
+
+
+def test_the_first_run_stays_the_first_when_its_path_is_overridden(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, tuned = answered(prepared, tmp_path / "b", wrong=1), answered(prepared, tmp_path / "t")
+    overrides = (f"predictions.tuned={tuned}", f"predictions.base={base}")
+    places = (f"dataset_dir={prepared}", f"output_dir={tmp_path / 'out'}")
+    assert riskva_run("compare.yaml", *overrides, *places) == 0
+    assert "tuned − base" in capsys.readouterr().out
+
+
+def test_what_others_put_among_the_tasks_is_not_deleted(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, out = answered(prepared, tmp_path / "run", wrong=2), tmp_path / "eval"
+    assert scored(out, prepared, predictions, "label_studio=true") == 0
+    assert scored(out, prepared, predictions, "overwrite_output_dir=true") == 0
+    assert (out / "label_studio" / "tasks.json").is_file()
+    export = out / "label_studio" / "project-export.json"
+    export.write_text("[]", encoding="utf-8")
+    assert scored(out, prepared, predictions, "overwrite_output_dir=true", "label_studio=true") == 1
+    assert "holds project-export.json, which no evaluation wrote" in capsys.readouterr().err
+    assert export.is_file()
+
+
 def test_runs_on_other_rows_are_refused(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = answered(prepared, tmp_path / "old"), answered(prepared, tmp_path / "new")
     lines = new.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -48,7 +48,8 @@ def test_failures_form_findings_and_signature_are_told(evaluation: Evaluation) -
     assert table.startswith("3 rows scored\n1 of them failed")
     assert "2 of 3 answers are reports (66.7%)\n  1 × the answer is empty" in table
     assert f"error: {evaluation.findings[0].en}" in table
-    assert "segmenter: jieba" in table
+    assert table.split("\n\n")[-1].startswith("signature: ")
+    assert "floors: from the labels of the scored rows themselves" in table
 
 
 def test_what_is_unknown_is_not_a_zero(evaluation: Evaluation) -> None:
