@@ -55,19 +55,15 @@ def _run(recipe: EvalRecipe) -> None:
         check_board(recipe.leaderboard)  # what is wrong with it is found before hours of work, not after
     training = training_answers(recipe)  # likewise
     predicted = predict_recipe(recipe, output) if recipe.predictions is None else _given(recipe, output)
-    rows = answered_rows(
-        read_predictions(predicted.predictions),
-        recipe.eval_dataset,
-        recipe.dataset_dir,
-        recipe.media_dir,
-        recipe.max_samples,
-    )
+    rows = _joined(recipe, predicted.predictions)
+    if recipe.predictions is not None:  # otherwise predicting has taken it
+        output.take(output.check([recipe.predictions]))
     write_failed_rows(rows.predictions, recipe.output_dir)
     evaluation = score(
         rows.predictions,
         scoring_of(recipe, predicted.report_format),
         training_reports(training, predicted.report_format),
-        read_predictions(predicted.blanked) if predicted.blanked else None,
+        _joined(recipe, predicted.blanked).predictions if predicted.blanked else None,
     )
     _write(recipe, evaluation, rows)
     print(render_table(evaluation))
@@ -97,11 +93,16 @@ def _output(recipe: EvalRecipe) -> OutputFolder:
 def _given(recipe: EvalRecipe, output: OutputFolder) -> Predicted:
     """The predictions that the recipe names, and their form: the recipe's, or that of a `riskva.json` beside them."""
     assert recipe.predictions is not None
-    goes_on = output.check([recipe.predictions])
+    output.check([recipe.predictions])
     path = prediction_file(recipe.predictions)
-    output.take(goes_on)
     context = ModelContext.load(path.parent)
     return Predicted(path, recipe.report_format() or (context.report_format if context else DEFAULT_FORMAT))
+
+
+def _joined(recipe: EvalRecipe, path: Path) -> AnsweredRows:
+    return answered_rows(
+        read_predictions(path), recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples
+    )
 
 
 def _write(recipe: EvalRecipe, evaluation: Evaluation, rows: AnsweredRows) -> None:

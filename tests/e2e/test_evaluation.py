@@ -147,6 +147,17 @@ def test_training_rows_of_another_form_are_refused(
     assert "no data set 'no_such_set'" in capsys.readouterr().err
 
 
+def test_predictions_that_do_not_fit_take_no_folder(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = answered(prepared, tmp_path / "run")
+    lines = predictions.read_text(encoding="utf-8").splitlines(keepends=True)
+    predictions.write_text("".join(lines[:-1]), encoding="utf-8")
+    assert scored(tmp_path / "eval", prepared, predictions) == 1
+    assert "1 of 5 rows of building_defect_test have no prediction" in capsys.readouterr().err
+    assert not (tmp_path / "eval").exists()
+
+
 def compared(out: Path, data: Path, runs: dict[str, Path], *more: str) -> int:
     named = ", ".join(f"{name}: {path}" for name, path in runs.items())
     return riskva_run("compare.yaml", f"predictions={{{named}}}", f"dataset_dir={data}", f"output_dir={out}", *more)
