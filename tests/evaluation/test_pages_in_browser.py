@@ -48,8 +48,8 @@ def photos(row: int) -> Sequence[bytes]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as driver:
-        # root, as in a container, cannot have Chromium's sandbox
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        # A container has little shared memory, and its root cannot have Chromium's sandbox
+        flags = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         started = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield started
         started.close()
@@ -248,7 +248,7 @@ def test_a_click_enlarges_a_photo(open_page: Opens, report_page: Path) -> None:
     page.locator(".photo").nth(1).click()
     expect(page.locator("#viewer .caption")).to_have_text("photo_00005 · 2 / 2")
     image = page.locator("#viewer img")
-    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
+    expect(image).to_have_js_property("naturalWidth", 640, timeout=20_000)
     page.keyboard.press("ArrowRight")
     expect(page.locator("#viewer .caption")).to_have_text("photo_00005 · 1 / 2")
     page.click("[data-close]")
@@ -271,7 +271,7 @@ def test_photos_beside_the_page_are_found(
     image = page.locator(".photo img").first
     assert image.get_attribute("src").startswith("report_photos/")
     image.scroll_into_view_if_needed()  # until then a lazy image is not loaded
-    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
+    expect(image).to_have_js_property("naturalWidth", 640, timeout=20_000)
 
 
 def test_hostile_text_does_nothing(open_page: Opens, tmp_path: Path) -> None:
