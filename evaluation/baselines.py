@@ -46,7 +46,7 @@ class Floors:
         labels = self.report_format.text_labels
         return RiskReport(level, {label: most_frequent(one.texts[label] for one in self.reports) for label in labels})
 
-    @property
+    @cached_property
     def cheapest(self) -> RiskReport:
         """The constant report with the level that costs least if it is always answered; the lower one of equals."""
         counts = Counter(report.level for report in self.reports)

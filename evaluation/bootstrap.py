@@ -15,14 +15,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.score_names import Interval
 from riskva.errors import DataError
 
 Array = NDArray[np.float64]
 
 Statistics = Callable[[Array], Mapping[str, Array]]
 """From sums of terms, (..., K), to named scores, (...); NaN where a score cannot be told."""
-
-Interval = tuple[float, float]
 
 _TAIL = 0.025
 _NUM_DRAWN_AT_ONCE = 2_000_000

@@ -36,8 +36,14 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
     for name, run in others:
         _check_comparable(first_name, first, name, run)
     ordered = {name: _in_order_of(first, run) for name, run in runs.items()}
-    spread = Resampling.of(first.samples)
-    return Comparison(ordered, tuple(_rival(name, first, ordered[name], spread) for name, _ in others))
+    spread, counted = Resampling.of(first.samples), run_tally(first.samples, first.scoring)
+    return Comparison(
+        ordered,
+        tuple(
+            _rival(name, first, ordered[name], spread.leads(counted, run_tally(ordered[name].samples, run.scoring)))
+            for name, run in others
+        ),
+    )
 
 
 def _check_comparable(first_name: str, first: Evaluation, name: str, run: Evaluation) -> None:
@@ -73,8 +79,7 @@ def _in_order_of(first: Evaluation, run: Evaluation) -> Evaluation:
     )
 
 
-def _rival(name: str, first: Evaluation, run: Evaluation, spread: Resampling) -> Rival:
-    spans = spread.leads(run_tally(first.samples, first.scoring), run_tally(run.samples, run.scoring))
+def _rival(name: str, first: Evaluation, run: Evaluation, spans: Mapping[str, Interval | None]) -> Rival:
     pairs = list(zip(first.samples, run.samples, strict=True))
     only_first = sum(one.is_level_right and not other.is_level_right for one, other in pairs)
     only_this = sum(other.is_level_right and not one.is_level_right for one, other in pairs)

@@ -64,18 +64,23 @@ class Prediction:
         return " ".join(self.label.split())
 
     def confidence_in(self, level: RiskLevel | None) -> float | None:
-        """The model's confidence (0 to 1) in the level that was read from its answer; None where the row has none.
-
-        Without a level it is that of the likeliest one: nobody gains by saying nothing.
-        """
+        """The model's confidence (0 to 1) in the level that was read from its answer; None where the row has none."""
         if self.level_probability is not None or self.level_probabilities is None:
             return self.level_probability
-        return max(self.level_probabilities) if level is None else self.level_probabilities[level]
+        return confidence_by(self.level_probabilities, level)
 
     @property
     def answer(self) -> str:
         """The text to score: `predict`, or nothing at all when the row failed."""
         return "" if self.error is not None else self.predict
+
+
+def confidence_by(probabilities: Sequence[float], level: int | None) -> float:
+    """The confidence in an answered level that (3,) probabilities mean.
+
+    Without a level it is that of the likeliest one: nobody gains by saying nothing.
+    """
+    return float(max(probabilities) if level is None else probabilities[int(level)])
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -12,7 +12,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.predictions import SUM_TOLERANCE
+from evaluation.predictions import SUM_TOLERANCE, confidence_by
 from riskva.errors import DataError
 from riskva.report import RiskLevel
 
@@ -96,7 +96,7 @@ def _confidence(row: int, given: float | None, belief: Array | None, answer: int
             raise DataError(f"row {row}: a confidence is 0 to 1, found {given}")
         return float(given)
     assert belief is not None
-    return float(belief.max() if answer is None else belief[int(answer)])
+    return confidence_by(belief.tolist(), answer)
 
 
 def _calibration_error(confidence: Array, right: Array) -> float:

@@ -27,8 +27,6 @@ PREFIXES = {"jieba": "rouge", "characters": "rouge_characters"}
 OVERLAPS = ("rouge-1", "rouge-2", "rouge-l")
 """What the numbers of an `Overlap` are called, in its order."""
 
-DEFECT_LABEL = "缺陷描述"
-
 
 @dataclass(frozen=True)
 class Scoring:
@@ -40,20 +38,16 @@ class Scoring:
     costs: LevelCosts = DEFAULT_COSTS
 
     @property
-    def defect_label(self) -> str | None:
-        """The field that says what is seen: 缺陷描述, or the last text; None in a format without texts."""
-        labels = self.report_format.text_labels
-        return DEFECT_LABEL if DEFECT_LABEL in labels else labels[-1] if labels else None
-
-    @property
     def kind_labels(self) -> tuple[str, ...]:
         """The fields in which a kind of defect is looked for."""
-        return () if self.defect_label is None else (self.defect_label,)
+        seen = self.report_format.defect_label
+        return () if seen is None else (seen,)
 
     @property
     def room_labels(self) -> tuple[str, ...]:
         """The fields in which a room is looked for, in that order."""
-        return (*self.kind_labels, *(label for label in self.report_format.text_labels if label != self.defect_label))
+        first = self.kind_labels
+        return (*first, *(label for label in self.report_format.text_labels if label not in first))
 
 
 class Mark(enum.StrEnum):

@@ -64,7 +64,7 @@ def score(
     evidence = Evidence(
         predictions=predictions,
         samples=samples,
-        defect_label=scoring.defect_label,
+        defect_label=scoring.report_format.defect_label,
         text_labels=scoring.report_format.text_labels,
         levels=levels,
         scores=own.scores(),

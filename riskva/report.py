@@ -43,6 +43,9 @@ class RiskLevel(enum.IntEnum):
         raise UnknownLevelError(_unknown_level(text))
 
 
+DEFECT_LABEL = "缺陷描述"
+"""What the field is called that says what is seen."""
+
 LEVEL_LABELS = ("轻微", "中等", "严重")
 
 NUM_SHOWN = 40
@@ -137,6 +140,12 @@ class ReportFormat:
     def text_labels(self) -> tuple[str, ...]:
         """Labels of the fields that hold free text: all but the level."""
         return tuple(one.label for one in self.fields if not one.is_level)
+
+    @property
+    def defect_label(self) -> str | None:
+        """The field that says what is seen: 缺陷描述, or the last text; None in a format without texts."""
+        labels = self.text_labels
+        return DEFECT_LABEL if DEFECT_LABEL in labels else labels[-1] if labels else None
 
     def render(self, report: RiskReport) -> str:
         """`report` as the text that a model is trained to write: one `**label**: value` line a field.

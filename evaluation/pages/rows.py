@@ -47,7 +47,9 @@ def _badness(samples: Sequence[SampleScore]) -> tuple[bool, float]:
 def row_values(number: int, runs: Sequence[Evaluation], photos: Sequence[str]) -> Values:
     """The row with the answers of all runs."""
     row, sample = runs[0].predictions[number], runs[0].samples[number]
-    answers = [_answer(run.predictions[number], run.samples[number], run.scoring.defect_label) for run in runs]
+    answers = [
+        _answer(run.predictions[number], run.samples[number], run.scoring.report_format.defect_label) for run in runs
+    ]
     return {
         "n": number,
         "id": row.id,

@@ -10,8 +10,6 @@ import numpy as np
 
 from riskva.report import ReportFormat
 
-KIND_LABEL = "缺陷描述"
-
 
 def train_split(splits: Sequence[str]) -> str:
     """The split of `splits` (at least one) that models learn from: `train`, or the first."""
@@ -45,12 +43,6 @@ class AuditSettings:
         if "test" in self.splits:
             return "test"
         return self.splits[-1] if self.splits[-1] != self.train_split else None
-
-    @property
-    def kind_label(self) -> str | None:
-        """The field in which a kind of defect is looked for: 缺陷描述, or the last text; None without a text."""
-        labels = self.report_format.text_labels
-        return KIND_LABEL if KIND_LABEL in labels else labels[-1] if labels else None
 
 
 @dataclass(frozen=True)

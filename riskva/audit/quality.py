@@ -87,7 +87,7 @@ def unknown_kinds(evidence: Evidence) -> Iterator[Finding]:
             noted.count,
             evidence.num_rows,
             examples=evidence.rows(noted.first),
-            filling={"kinds": len(kinds), "label": evidence.settings.kind_label},
+            filling={"kinds": len(kinds), "label": evidence.settings.report_format.defect_label},
         )
 
 

@@ -88,8 +88,8 @@ class Tally:
             counts[length] += 1
             if length < SHORT_TEXT:
                 self.short_texts[label].add(index)
-        if self.settings.kind_label is not None:
-            kind = self.vocabulary.first(texts[self.settings.kind_label])
+        if self.settings.report_format.defect_label is not None:
+            kind = self.vocabulary.first(texts[self.settings.report_format.defect_label])
             self.kinds[kind, split, row.report.level] += 1
             if kind not in self.settings.kinds:
                 self.unknown_kinds.add(index)
@@ -118,7 +118,7 @@ def facts_of(tally: Tally, log: RowLog, look_alikes: LookAlikes) -> Facts:
     return Facts(
         rows=_row_facts(tally),
         levels=_level_facts(tally),
-        kind_label=tally.settings.kind_label,
+        kind_label=tally.settings.report_format.defect_label,
         kinds=_kind_facts(tally),
         texts=tuple(_text_facts(label, chars, log) for label, chars in tally.chars.items()),
         photos=_photo_facts(tally),
