@@ -40,7 +40,7 @@ def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: f
 
 
 class RiskTrainer(Trainer):
-    """transformers' Trainer with six differences.
+    """transformers' Trainer, with these differences.
 
     - The loss is the mean over all supervised tokens of an optimiser step, over every device and micro-batch.
       Trainer's own, for Qwen2.5-VL, averages the means of micro-batches, so that it changes with gradient
@@ -48,6 +48,7 @@ class RiskTrainer(Trainer):
     - Evaluation and `predict()` give the loss and no logits; `compute_metrics` is refused. What
       `score_answers(model)` gives is part of each evaluation: scores by name of answers that the model writes for it.
       It is called on every process after the loss, with the bare model in evaluation mode.
+    - Of equal `metric_for_best_model` the lower loss is the better one; Trainer keeps the first.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
     - A checkpoint is read back, for resuming and as the best model, with every weight accounted for. Trainer looks for
       a whole model's running names in files that hold the hub's, finds none, warns, and goes on from the base's
