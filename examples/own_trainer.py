@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
+from transformers import TrainingArguments
 
 from riskva.data.datasets import open_datasets
-from riskva.encoding import Collator, load_processor
+from riskva.encoding import PackedCollator, load_processor
+from riskva.modeling.loading import load_model
 from riskva.modeling.tuning import skip_gradients_of_frozen_tower
 from riskva.training import EncodedDataset, RiskTrainer
 
@@ -21,7 +22,7 @@ def main(model_folder: Path, dataset_folder: Path, output_folder: Path) -> None:
     """Train a LoRA adapter of one's own choosing for one epoch."""
     processor = load_processor(model_folder, image_max_pixels=1024 * 1024)
     rows = open_datasets(["building_defect_train"], dataset_folder)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder)
+    model = load_model(model_folder)
     lora = LoraConfig(r=8, target_modules=r".*language_model.*\.(?:q_proj|v_proj)")
     model = get_peft_model(model, lora)
     skip_gradients_of_frozen_tower(model.get_base_model())
@@ -30,7 +31,7 @@ def main(model_folder: Path, dataset_folder: Path, output_folder: Path) -> None:
         model=model,
         args=TrainingArguments(str(output_folder), num_train_epochs=1, per_device_train_batch_size=2, report_to="none"),
         train_dataset=EncodedDataset(rows, processor),
-        data_collator=Collator(processor),
+        data_collator=PackedCollator(processor),
     )
     trainer.train()
     trainer.save_model()

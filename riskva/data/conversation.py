@@ -29,6 +29,8 @@ class Photo:
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     name: str = ""
+    passed_over: tuple[Path, ...] = field(default=(), repr=False, compare=False)
+    """Where `path` was looked for first, in vain: a file that turned up there would be the photo."""
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.data is None):

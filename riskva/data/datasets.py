@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
 import random
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from riskva.data.formats import RowPlace, answer_column, read_answer, read_row
 from riskva.data.parallel import ordered_map
 from riskva.data.registry import DatasetEntry, Registry, load_registry
 from riskva.data.sources import MOST_GROUPS, RowGroups, RowSource, id_of, open_source
+from riskva.data.stamps import digest_of, stamped
 from riskva.errors import DataError
 
 _SAMPLING_SEED = 42
@@ -129,6 +132,18 @@ class ConversationDataset:
     def paths(self) -> list[Path]:
         """The files, in the order in which they are read."""
         return [file.source.path for file in self._files]
+
+    def digest(self) -> str:
+        """A hex digest of which rows these are and how they are read, and of their files' paths, sizes and times.
+
+        Photos in files of their own are not looked at.
+        """
+        digest = hashlib.sha256(digest_of(stamped(path.absolute()) for path in self.paths).encode())
+        for file in self._files:
+            folders = [str(folder.absolute()) for folder in file.folders]
+            digest.update(os.fsencode(f"{replace(file.entry, files=())} {folders}\n"))
+        digest.update(self._rows.tobytes())
+        return digest.hexdigest()
 
     def first_rows(self) -> Iterator[Conversation]:
         """The first of the samples in every file that has any."""

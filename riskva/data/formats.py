@@ -167,7 +167,8 @@ def _photo(value: Any, fallback_name: str, is_base64: bool, place: RowPlace) -> 
     text = value.partition("base64,")[2] if value.startswith("data:image/") else value
     if is_base64 or text is not value or (len(value) >= _SHORTEST_BASE64 and "." not in value):
         return Photo(data=_decoded(text, place), name=fallback_name)
-    return Photo(path=_found(value, place), name=value)
+    path, passed_over = _found(value, place)
+    return Photo(path=path, name=value, passed_over=passed_over)
 
 
 def _decoded(text: str, place: RowPlace) -> bytes:
@@ -177,12 +178,14 @@ def _decoded(text: str, place: RowPlace) -> bytes:
         raise ImageError(f"{place.source} (id {place.id}): images: not base64: {error}", "image_unreadable") from error
 
 
-def _found(name: str, place: RowPlace) -> Path:
-    candidates = [folder / name for folder in place.folders]
-    for path in candidates:
+def _found(name: str, place: RowPlace) -> tuple[Path, tuple[Path, ...]]:
+    """The photo's file, and the paths where it was looked for before."""
+    candidates = tuple(folder / name for folder in place.folders)
+    for number, path in enumerate(candidates):
         if is_file(path):
-            return path
-    return candidates[0]  # a row can still be named, counted and scored; opening the photo says that it is missing
+            return path, candidates[:number]
+    # A row can still be named, counted and scored; opening the photo says that it is missing.
+    return candidates[0], candidates[1:]
 
 
 def _check_marks(

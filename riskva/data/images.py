@@ -100,6 +100,17 @@ def photo_size(photo: Photo) -> tuple[int, int]:
         return _turned_size(image)
 
 
+def in_memory(photo: Photo) -> Photo:
+    """The same photo with its encoded bytes read, so that no file is opened again.
+
+    Raises `ImageError` as `open_photo` does when they cannot be read.
+    """
+    if photo.data is not None:
+        return photo
+    with _its_errors(photo):
+        return Photo(data=photo.read(), name=_name(photo))
+
+
 @dataclass(frozen=True)
 class EncodedPhoto:
     """An encoded picture, its (width, height) in pixels, and whether the bytes are the original file's.
@@ -122,12 +133,11 @@ def reencode(photo: Photo, max_image_size: tuple[int, int], image_quality: int) 
     `image_quality` (1 to 100) without EXIF; the same file always gives the same bytes. The file is read once. Raises
     `ImageError` as `open_photo` does.
     """
-    with _its_errors(photo):
-        whole = Photo(data=photo.read(), name=_name(photo))
+    whole = in_memory(photo)
     with _opened(whole) as image:
         orientation, size = _orientation(image), _turned_size(image)
         target = _fitted(size, max_image_size)
-        _check_shape(target, whole.name)  # rounding to whole pixels may have made it narrower
+        _check_shape(target, _name(whole))  # rounding to whole pixels may have made it narrower
         if image.format == "JPEG" and image.mode in ("RGB", "L") and orientation == 1 and target == size:
             # Proof enough: at any scale, and in grey, libjpeg reads every byte. It only leaves out arithmetic.
             image.draft("L", (_HASHED_PIXELS, _HASHED_PIXELS))

@@ -18,6 +18,12 @@ from riskva.paths import is_file
 
 REGISTRY_NAME = "dataset_info.json"
 
+LENGTHS_FOLDER = ".riskva_lengths"
+"""The folder beside it in which training keeps how long rows are; see `riskva.encoding.length_cache`."""
+
+FEATURES_FOLDER = "vision_cache"
+"""The folder beside it in which training keeps what a vision tower made of photos, unless a recipe names another."""
+
 Formatting = Literal["alpaca", "sharegpt", "openai"]
 
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")

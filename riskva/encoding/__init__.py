@@ -2,6 +2,7 @@
 
 from riskva.encoding.collator import Collator
 from riskva.encoding.encode import IGNORED, Encoded, Length, Pixels, encode, measure, photo_pixels
+from riskva.encoding.packed import PackedCollator
 from riskva.encoding.processor import Processor, load_processor
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Collator",
     "Encoded",
     "Length",
+    "PackedCollator",
     "Pixels",
     "Processor",
     "encode",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -15,13 +16,16 @@ from torch import Tensor
 from transformers.image_utils import SizeDict
 
 from riskva.data.conversation import Conversation, Photo
-from riskva.data.images import open_photo, photo_size
+from riskva.data.images import in_memory, open_photo, photo_size
 from riskva.encoding.processor import Processor
 from riskva.encoding.template import render
 from riskva.errors import DataError, ImageError
 
 IGNORED = -100
 """The label of a position that the loss leaves out."""
+
+_MOST_QUESTIONS = 1000
+"""Whose lengths `measure` remembers: few are asked again and again, or each is another."""
 
 
 Pixels = NDArray[np.uint8]
@@ -41,6 +45,10 @@ class Encoded:
     """(P, 1176) float32, normalised patches in the image processor's order."""
     image_grid_thw: Tensor
     """(N, 3) int64: patches of each image along time (1), height and width."""
+    photo_features: tuple[Tensor | None, ...] = ()
+    """What the vision tower made of each photo, (tokens, H), if a cache has it: `pixel_values` lacks those photos."""
+    photo_keys: tuple[str, ...] = ()
+    """The name of each photo in the cache; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +63,46 @@ class Length:
         return self.num_text_tokens + self.num_image_tokens
 
 
-def encode(conversation: Conversation, processor: Processor, pixels: Sequence[Pixels] | None = None) -> Encoded:
+FindFeatures = Callable[[bytes, int], tuple[str, Tensor | None]]
+"""Asks a cache for a photo, by its encoded bytes and its number of image tokens: its key there, and what the vision
+tower made of it, (tokens, H), or None where the cache has not got that yet."""
+
+
+def encode(
+    conversation: Conversation,
+    processor: Processor,
+    pixels: Sequence[Pixels] | None = None,
+    find_features: FindFeatures | None = None,
+) -> Encoded:
     """The conversation's ids, labels and patches; of a question without an answer, the prompt to generate from.
 
-    `pixels` are what `photo_pixels` gave for it, where someone has kept them: then no photo is opened.
+    `pixels` are what `photo_pixels` gave for it, where someone has kept them: then no photo is opened. With
+    `find_features` a photo is decoded only if its features are not found.
 
     Raises `DataError` (or `ImageError`) naming the row when a text holds a control token or a photo cannot be used.
     """
     check_texts(conversation, processor)
-    pixel_values, grids = _patches(photo_pixels(conversation, processor) if pixels is None else pixels, processor)
-    image_lengths = (int(grid.prod()) // processor.tokens_per_patch_group for grid in grids)
+    if find_features is not None:
+        with _naming_the_row(conversation):
+            images = _found(conversation.photos, processor, find_features)
+    else:
+        images = _Images(*_patches(photo_pixels(conversation, processor) if pixels is None else pixels, processor))
+    image_lengths = (int(grid.prod()) // processor.tokens_per_patch_group for grid in images.grids)
     input_ids: list[int] = []
     labels: list[int] = []
     for piece in render(conversation):
         ids = list(_expand(_tokenize(piece.text, processor), image_lengths, processor.image_token_id))
         input_ids += ids
         labels += ids if piece.supervised else [IGNORED] * len(ids)
-    return Encoded(conversation.id, torch.tensor(input_ids), torch.tensor(labels), pixel_values, grids)
+    return Encoded(
+        conversation.id,
+        torch.tensor(input_ids),
+        torch.tensor(labels),
+        images.pixel_values,
+        images.grids,
+        images.features,
+        images.keys,
+    )
 
 
 def photo_pixels(conversation: Conversation, processor: Processor) -> list[Pixels]:
@@ -83,10 +114,21 @@ def photo_pixels(conversation: Conversation, processor: Processor) -> list[Pixel
         return [_resized(photo, processor) for photo in conversation.photos]
 
 
-def measure(conversation: Conversation, processor: Processor) -> Length:
-    """The length that `encode` would give, from the text and the photos' headers: no photo is decoded."""
-    ids = (_tokenize(piece.text, processor) for piece in render(conversation))
-    num_text = sum(map(len, ids)) - len(conversation.photos)
+def measure(conversation: Conversation, processor: Processor, question_lengths: dict[str, int] | None = None) -> Length:
+    """The length that `encode` would give, from the text and the photos' headers: no photo is decoded.
+
+    `question_lengths` collects the tokens of questions where many rows are asked alike.
+    """
+    known = question_lengths if question_lengths is not None else {}
+    num_tokens = 0
+    for piece in render(conversation):
+        number = known.get(piece.text)
+        if number is None:
+            number = len(_tokenize(piece.text, processor))
+            if not piece.supervised and len(known) < _MOST_QUESTIONS:
+                known[piece.text] = number
+        num_tokens += number
+    num_text = num_tokens - len(conversation.photos)
     with _naming_the_row(conversation):
         num_image = sum(processor.num_image_tokens(*photo_size(photo)) for photo in conversation.photos)
     return Length(num_text, num_image)
@@ -109,6 +151,34 @@ def _tokenize(text: str, processor: Processor) -> list[int]:
 
 def _expand(ids: Sequence[int], lengths: Iterator[int], image_token_id: int) -> Iterator[int]:
     return chain.from_iterable(repeat(id, next(lengths) if id == image_token_id else 1) for id in ids)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A row's photos as `Encoded` holds them."""
+
+    pixel_values: Tensor
+    grids: Tensor
+    features: tuple[Tensor | None, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+def _found(photos: Sequence[Photo], processor: Processor, find_features: FindFeatures) -> _Images:
+    """The photos' features where there are any, and the patches of the others; grids come from the photos' headers."""
+    photos = [in_memory(photo) for photo in photos]  # read once, to be looked up and then perhaps decoded
+    grids = [processor.patch_grid(*photo_size(photo)) for photo in photos]
+    num_tokens = [math.prod(grid) // processor.tokens_per_patch_group for grid in grids]
+    found = [find_features(photo.read(), number) for photo, number in zip(photos, num_tokens, strict=True)]
+    features = tuple(one for _, one in found)
+    for photo, one, number in zip(photos, features, num_tokens, strict=True):
+        if one is not None and len(one) != number:
+            raise ImageError(
+                f"{photo.name or 'a photo'}: takes {number} image tokens, but {len(one)} features were kept of it"
+            )
+    missing = [photo for photo, one in zip(photos, features, strict=True) if one is None]
+    pixel_values, _ = _patches([_resized(photo, processor) for photo in missing], processor)
+    all_grids = torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
+    return _Images(pixel_values, all_grids, features, tuple(key for key, _ in found))
 
 
 def _resized(photo: Photo, processor: Processor) -> Pixels:

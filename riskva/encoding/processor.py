@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from riskva.errors import ModelError
@@ -83,6 +83,19 @@ class Processor:
         rescaled = processor.rescale(all_shades, processor.rescale_factor)
         shades: NDArray[np.float32] = processor.normalize(rescaled, processor.image_mean, processor.image_std)[:, 0]
         return shades
+
+    def patch_grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """How many patches a photo of this size becomes along time (1), height and width."""
+        processor = self.image_processor
+        size = processor.size
+        tall, wide = smart_resize(
+            height,
+            width,
+            processor.patch_size * processor.merge_size,
+            min_pixels=size["shortest_edge"],
+            max_pixels=size["longest_edge"],
+        )
+        return 1, tall // processor.patch_size, wide // processor.patch_size
 
     def num_image_tokens(self, width: int, height: int) -> int:
         """Tokens that a photo of this size takes; `riskva.data.images` has refused sides that differ by over 200."""

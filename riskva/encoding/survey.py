@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from riskva.console import progress, warn
 from riskva.data.conversation import Conversation, Conversations
 from riskva.data.parallel import ordered_map
+from riskva.data.stamps import Stamped, stamped
 from riskva.encoding.encode import Length, check_texts, measure
+from riskva.encoding.lengths import Lengths
 from riskva.encoding.processor import Processor
 from riskva.errors import DataError
 
@@ -53,102 +57,116 @@ def how_asked(conversation: Conversation) -> Asked:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a pass over the rows found; `lengths` and `ids` run parallel to the rows."""
+    """What a pass over the rows found; `lengths` run parallel to them."""
 
-    ids: tuple[str, ...]
-    lengths: tuple[Length, ...]
+    lengths: Lengths
     asked: Asked
-    unanswered: tuple[str, ...]
-    """Ids of rows that end with a question."""
+    unanswered: tuple[int, ...]
+    """Numbers of the rows that end with a question."""
 
     def histogram(self, num_bins: int = 8) -> list[str]:
         """Lines that show how many rows have how many image tokens, and the range of whole lengths."""
-        counts = [length.num_image_tokens for length in self.lengths]
-        width = max(1, -(-(max(counts) - min(counts) + 1) // num_bins))
-        bins = Counter((count - min(counts)) // width for count in counts)
-        lines = [f"image tokens a row: {min(counts)} to {max(counts)}"]
-        for index in range(max(bins) + 1):
-            low = min(counts) + index * width
-            bar = "█" * -(-40 * bins[index] // max(bins.values()))
-            lines.append(f"  {low:>6} – {low + width - 1:<6} {bins[index]:>7}  {bar}")
-        totals = [length.total for length in self.lengths]
-        return [*lines, f"tokens a row, text and image: {min(totals)} to {max(totals)}"]
+        counts, totals = self.lengths.num_image_tokens, self.lengths.totals
+        low, high = int(counts.min()), int(counts.max())
+        width = max(1, -(-(high - low + 1) // num_bins))
+        bins = np.bincount((counts - low) // width).tolist()
+        lines = [f"image tokens a row: {low} to {high}"]
+        for index, number in enumerate(bins):
+            start = low + index * width
+            bar = "█" * -(-40 * number // max(bins))
+            lines.append(f"  {start:>6} – {start + width - 1:<6} {number:>7}  {bar}")
+        return [*lines, f"tokens a row, text and image: {totals.min()} to {totals.max()}"]
 
-    def kept(self, cutoff_len: int, drop_overlong: bool) -> list[int]:
-        """Indices of rows of at most `cutoff_len` tokens.
+    def kept(self, rows: Conversations, cutoff_len: int, drop_overlong: bool) -> list[int]:
+        """Numbers of the surveyed rows that have at most `cutoff_len` tokens.
 
         Over-long rows are never cut: cutting loses image tokens or the answer's end. They are left out with a warning
         that lists them when `drop_overlong`; otherwise they raise `DataError`.
         """
-        overlong = [i for i, length in enumerate(self.lengths) if length.total > cutoff_len]
-        if overlong:
-            message = self._overlong_message(overlong, cutoff_len)
+        is_overlong = self.lengths.totals > cutoff_len
+        if is_overlong.any():
+            message = self._overlong_message(rows, np.flatnonzero(is_overlong).tolist(), cutoff_len)
             if not drop_overlong:
                 raise DataError(
                     f"{message}. Raise cutoff_len, lower image_max_pixels, or set drop_overlong: true to leave them out"
                 )
             warn(f"{message}: left out")
-        if len(overlong) == len(self.ids):
+        if is_overlong.all():
             raise DataError(f"no row of at most cutoff_len={cutoff_len} tokens is left")
-        dropped = set(overlong)
-        return [i for i in range(len(self.ids)) if i not in dropped]
+        kept: list[int] = np.flatnonzero(~is_overlong).tolist()
+        return kept
 
-    def _overlong_message(self, overlong: Sequence[int], cutoff_len: int) -> str:
-        named = [f"{self.ids[i]} ({self.lengths[i].total})" for i in overlong[:MOST_EXAMPLES]]
+    def _overlong_message(self, rows: Conversations, overlong: Sequence[int], cutoff_len: int) -> str:
+        named = [f"{rows[i].id} ({self.lengths[i].total})" for i in overlong[:MOST_EXAMPLES]]
         more = ", …" if len(overlong) > MOST_EXAMPLES else ""
-        return (
-            f"{len(overlong)} of {len(self.ids)} rows are over cutoff_len={cutoff_len} tokens: {', '.join(named)}{more}"
-        )
+        return f"{len(overlong)} of {len(rows)} rows are over cutoff_len={cutoff_len} tokens: {', '.join(named)}{more}"
 
 
-def survey(conversations: Conversations, processor: Processor, what: str, num_workers: int = 1) -> Survey:
+def survey(
+    rows: Conversations, processor: Processor, what: str, num_workers: int = 1, photo_files: list[Stamped] | None = None
+) -> Survey:
     """Measure every row with `num_workers` threads; `what` names the rows in the progress line.
 
-    No photo is decoded. Raises `DataError` that lists all bad rows (the first few in words) when there are any.
+    No photo is decoded. The files that photos lie in are added to `photo_files`, in the order of the rows, with their
+    stamps from before they were read. Raises `DataError` that lists all bad rows (the first few in words) when there
+    are any.
     """
-    if not len(conversations):
+    if not len(rows):
         raise DataError(f"{what}: no rows")
-    looks = ordered_map(lambda row: _look(row, processor), _rows(conversations), num_workers)
-    ids, lengths, unanswered = list[str](), list[Length](), list[str]()
-    asked, faults = Asked(), list[DataError]()
-    for look in progress(looks, len(conversations), f"measuring {what}"):
+    question_lengths = dict[str, int]()
+    stamps_photos = photo_files is not None
+    looks = ordered_map(lambda row: _look(row, processor, question_lengths, stamps_photos), _read(rows), num_workers)
+    lengths, unanswered, faults = np.zeros((2, len(rows)), np.int32), list[int](), list[DataError]()
+    asked = Asked()
+    for number, look in enumerate(progress(looks, len(rows), f"measuring {what}")):
         if isinstance(look, DataError):
             faults.append(look)
             continue
-        ids.append(look.id)
-        lengths.append(look.length)
+        lengths[:, number] = look.length.num_text_tokens, look.length.num_image_tokens
         asked |= look.asked
         if not look.is_answered:
-            unanswered.append(look.id)
+            unanswered.append(number)
+        if photo_files is not None:
+            photo_files += look.photo_files
     if faults:
         shown = "\n  ".join(map(str, faults[:MOST_EXAMPLES]))
-        raise DataError(f"{len(faults)} of {len(conversations)} rows of {what} cannot be used:\n  {shown}")
-    return Survey(tuple(ids), tuple(lengths), asked, tuple(unanswered))
+        raise DataError(f"{len(faults)} of {len(rows)} rows of {what} cannot be used:\n  {shown}")
+    return Survey(Lengths(*lengths), asked, tuple(unanswered))
 
 
 @dataclass(frozen=True)
 class _Look:
-    id: str
     length: Length
     asked: Asked
     is_answered: bool
+    photo_files: Sequence[Stamped]
 
 
-def _rows(conversations: Conversations) -> Iterator[Conversation | DataError]:
+def _read(rows: Conversations) -> Iterator[Conversation | DataError]:
     """Rows as they are read, by one thread: files are not shared between several."""
-    for index in range(len(conversations)):
+    for index in range(len(rows)):
         try:
-            yield conversations[index]
+            yield rows[index]
         except DataError as error:
             yield error
 
 
-def _look(row: Conversation | DataError, processor: Processor) -> _Look | DataError:
+def _look(
+    row: Conversation | DataError, processor: Processor, question_lengths: dict[str, int], stamps_photos: bool
+) -> _Look | DataError:
     if isinstance(row, DataError):
         return row
+    photo_files = [stamped(path.absolute()) for path in _photo_paths(row)] if stamps_photos else ()
     try:
         check_texts(row, processor)
-        length = measure(row, processor)
+        length = measure(row, processor, question_lengths)
     except DataError as error:
         return error
-    return _Look(row.id, length, how_asked(row), row.answer is not None)
+    return _Look(length, how_asked(row), row.answer is not None, photo_files)
+
+
+def _photo_paths(row: Conversation) -> Iterator[Path]:
+    """The files whose coming, going or change may change the row's length."""
+    for photo in row.photos:
+        if photo.path is not None:
+            yield from (photo.path, *photo.passed_over)

@@ -7,43 +7,39 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import ProgressCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers import TrainingArguments, set_seed
 
 from evaluation.while_training import scores_while_training
 from riskva.console import note, warn
 from riskva.data.manifest import read_manifest
 from riskva.data.verification import Verify
-from riskva.devices import num_processes
-from riskva.encoding import Collator, Processor, load_processor
+from riskva.devices import num_accelerators
+from riskva.encoding import Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Asked
 from riskva.errors import DataError, NothingLeftToTrain, RecipeError, StoppedBySignal
 from riskva.generation.sampled import SampleAnswerer, draw_sample
+from riskva.modeling.compiling import require_compiler
 from riskva.modeling.context import ModelContext
-from riskva.modeling.loading import load_model, locate_model
+from riskva.modeling.loading import locate_model
+from riskva.modeling.quantization import require_quantization
 from riskva.modeling.resolving import resolve_context
-from riskva.modeling.tuning import num_weights, prepare_tuning
 from riskva.output_folder import OutputFolder
 from riskva.recipe import SftRecipe, recipe_to_yaml
 from riskva.recipe.faults import did_you_mean
 from riskva.recipe.metrics import EVAL_PREFIX, REPORT_SCORES, is_report_score
 from riskva.report import DEFAULT_FORMAT, ReportFormat
-from riskva.training.arguments import build_arguments, compute_dtype
-from riskva.training.callbacks import (
-    BarWithoutLogs,
-    NoStepTooMany,
-    StopEarly,
-    StopOnSigterm,
-    StopWhenDiverged,
-    TrainerLog,
-)
+from riskva.training.arguments import build_arguments
+from riskva.training.assembly import bare_model, build_model, build_trainer, plan_caches, plan_memory, schedule_of
+from riskva.training.callbacks import StopOnSigterm
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
-from riskva.training.dataset import EncodedDataset, letting_workers_go
-from riskva.training.distributed import decide_on_each_machine, decide_once, leaving_the_group
-from riskva.training.pixel_cache import DISK_FOLDER, CachePlan, opened, plan_cache, require_room
+from riskva.training.dataset import letting_workers_go
+from riskva.training.distributed import decide_once, leaving_the_group
+from riskva.training.optimizer import LearningRates
+from riskva.training.pixel_cache import DISK_FOLDER
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
+from riskva.training.schedule import packing_len
 from riskva.training.trainer import RiskTrainer
 
 ScoreAnswers = Callable[[Any], dict[str, float]]
@@ -64,12 +60,22 @@ OWNED_FILES = (
 )
 HOW_TO_START = ("resume_from_checkpoint",)
 """Training keys that say how a run starts, not what it is."""
-HOW_TO_READ = ("verify", "cache_images", "cache_images_gb")
-"""Keys that change nothing of what is learned: a run may go on with others."""
+HOW_TO_READ = (
+    "verify",
+    "cache_images",
+    "cache_images_gb",
+    "vision_cache",
+    "vision_cache_gb",
+    "vision_cache_dir",
+    "gradient_checkpointing",
+    "torch_compile",
+)
+"""Keys that change nothing of what is learned, rounding apart: a run may go on with others."""
 
 
 def run(recipe: SftRecipe) -> None:
     """Train, save the model with all that it must carry, and draw the loss."""
+    _require_possible(recipe)
     with leaving_the_group():
         args = build_arguments(recipe)
         set_seed(args.seed)
@@ -78,37 +84,60 @@ def run(recipe: SftRecipe) -> None:
         folder = locate_model(recipe.model_name_or_path)
         processor = _processor(recipe, folder)
         rows = decide_once(lambda: open_rows(recipe, processor, args.seed, recipe.verify))
-        cache = _cache(recipe, processor, rows)
+        caches = plan_caches(recipe, folder, processor, rows)
+        memory = decide_once(lambda: plan_memory(recipe, folder, rows, args.device.type))
         score_answers = _score_answers(recipe, args, processor, rows)
-        trainer = _build_trainer(recipe, args, folder, processor, rows=rows, cache=cache, score_answers=score_answers)
+        model = build_model(recipe, args, folder, memory)
+        trainer = build_trainer(
+            recipe,
+            args,
+            model,
+            processor,
+            shapes=memory.planner.shapes,
+            rows=rows,
+            caches=caches,
+            write_extras=_extras(recipe, folder, processor, rows.asked),
+            score_answers=score_answers,
+        )
         was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        with opened(cache), letting_workers_go():
+        with caches.opened(bare_model(trainer)), letting_workers_go():
             metrics = _train(trainer, recipe, checkpoint, was_unfinished)
             _finish(trainer, recipe, metrics)
 
 
 def plan(recipe: SftRecipe) -> list[str]:
     """What `run` would do: rows, their lengths, steps. Loads no weights and writes nothing."""
+    _require_possible(recipe)
     checkpoint = _checkpoint(recipe, _output(recipe))
-    processor = _processor(recipe, locate_model(recipe.model_name_or_path))
+    folder = locate_model(recipe.model_name_or_path)
+    processor = _processor(recipe, folder)
     # By size alone: reading all the bytes is the run's, not the plan's.
     verify: Verify = "size" if recipe.verify == "full" else recipe.verify
-    rows = open_rows(recipe, processor, int(recipe.training.get("seed", 42)), verify)
-    _cache(recipe, processor, rows)
-    per_step = _rows_per_step(recipe)
-    num_steps = -(-len(rows.train) // per_step)
-    epochs = float(recipe.training.get("num_train_epochs", 3.0))
-    most = int(recipe.training.get("max_steps", -1))
-    total = most if most > 0 else round(num_steps * epochs)
+    seed = int(recipe.training.get("seed", 42))
+    rows = open_rows(recipe, processor, seed, verify, keeps_lengths=False)
+    plan_caches(recipe, folder, processor, rows)
+    schedule = schedule_of(recipe, rows)
+    units = "bins of rows" if recipe.packing else "rows"
     return [
         *([f"go on from {checkpoint}"] if checkpoint else []),
         f"train on {len(rows.train)} rows of {', '.join(recipe.dataset)}, evaluate on {len(rows.evaluation or ())}",
         *(rows.survey.histogram() if rows.survey else [_UNMEASURED.format(recipe.cutoff_len)]),
         *(["compare the files' SHA-256 with the manifest first"] if recipe.verify == "full" else []),
-        f"{num_steps} optimiser steps an epoch ({per_step} rows each), about {total} in all",
+        *([f"packing: {schedule.num_units} bins of at most {packing_len(recipe)} tokens"] if recipe.packing else []),
+        f"{schedule.steps_per_epoch} optimiser steps an epoch ({schedule.units_per_step} {units} each), about "
+        f"{schedule.num_steps} in all",
+        *plan_memory(recipe, folder, rows, "cuda" if num_accelerators() else "cpu").lines(),
         *_planned_answers(recipe, rows),
     ]
+
+
+def _require_possible(recipe: SftRecipe) -> None:
+    """Raise `RecipeError` for what this machine, or the DeepSpeed configuration, does not allow."""
+    require_quantization(recipe)
+    LearningRates.of(recipe)
+    if recipe.torch_compile:
+        require_compiler()
 
 
 def _planned_answers(recipe: SftRecipe, rows: Rows) -> list[str]:
@@ -119,27 +148,6 @@ def _planned_answers(recipe: SftRecipe, rows: Rows) -> list[str]:
 
 
 _UNMEASURED = "streaming: lengths are checked as rows are read; one of over {} tokens stops the run"
-
-
-def _cache(recipe: SftRecipe, processor: Processor, rows: Rows) -> CachePlan | None:
-    """What `cache_images` keeps of the rows, with a line that says so; None without it.
-
-    Raises `RecipeError` on every process where a machine has no room for it.
-    """
-    if recipe.cache_images is False:
-        return None
-    lengths = [one for one in (rows.train_lengths, rows.evaluation_lengths) if one is not None]
-    photo_tokens = [[row.num_image_tokens for row in one] for one in lengths]
-    cache, said = plan_cache(recipe.cache_images, recipe.output_dir, recipe.cache_images_gb, photo_tokens, processor)
-    note(said)
-    decide_on_each_machine(lambda: require_room(cache))
-    return cache
-
-
-def _rows_per_step(recipe: SftRecipe) -> int:
-    per_device = int(recipe.training.get("per_device_train_batch_size", 8))
-    accumulated = int(recipe.training.get("gradient_accumulation_steps", 1))
-    return per_device * accumulated * num_processes(recipe.nproc_per_node)
 
 
 def _output(recipe: SftRecipe) -> OutputFolder:
@@ -190,52 +198,15 @@ def _processor(recipe: SftRecipe, folder: Path) -> Processor:
     return load_processor(folder, context.image_max_pixels, context.image_min_pixels)
 
 
-def _build_trainer(
-    recipe: SftRecipe,
-    args: TrainingArguments,
-    folder: Path,
-    processor: Processor,
-    *,
-    rows: Rows,
-    cache: CachePlan | None,
-    score_answers: ScoreAnswers | None,
-) -> RiskTrainer:
-    model = load_model(folder, compute_dtype(args), recipe.attn_implementation)
-    tuned = prepare_tuning(model, recipe, float32_weights=not args.deepspeed)
-    trains, total = num_weights(tuned)
-    note(f"{trains:,} of {total:,} weights train ({100 * trains / total:.2f} %)")
-    context = _context(recipe, processor, rows.asked)
-    train, evaluation = _encoded(recipe, processor, rows, cache)
+def _extras(recipe: SftRecipe, folder: Path, processor: Processor, asked: Asked) -> Callable[[Path], None]:
+    """What writes into a checkpoint's folder what it must carry besides weights."""
+    context = _context(recipe, processor, asked)
 
-    def write_extras(target: Path) -> None:
+    def write(target: Path) -> None:
         context.save(target)
         copy_processor_files(folder, target)
 
-    try:
-        trainer = RiskTrainer(
-            model=tuned,
-            args=args,
-            train_dataset=train,
-            eval_dataset=evaluation,
-            data_collator=Collator(processor, always_an_image=args.world_size > 1),
-            write_extras=write_extras,
-            score_answers=score_answers,
-            callbacks=[TrainerLog(recipe.output_dir), StopWhenDiverged(), NoStepTooMany(), *_early_stopping(recipe)],
-        )
-    except (ImportError, RuntimeError, ValueError) as error:  # an integration that is not installed, for example
-        raise RecipeError(f"transformers refuses the training keys: {error}") from error
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(BarWithoutLogs)
-    return trainer
-
-
-def _early_stopping(recipe: SftRecipe) -> list[TrainerCallback]:
-    if recipe.early_stopping_steps is None:
-        return []
-    if not recipe.training.get("load_best_model_at_end"):
-        warn("early_stopping_steps without load_best_model_at_end: the last model is saved, not the best one")
-    return [StopEarly(recipe.early_stopping_steps)]
+    return write
 
 
 def _score_answers(recipe: SftRecipe, args: TrainingArguments, processor: Processor, rows: Rows) -> ScoreAnswers | None:
@@ -269,25 +240,6 @@ def _require_metric(args: TrainingArguments, scores: Mapping[str, float]) -> Non
             f"metric_for_best_model: evaluations do not give {metric} ({reason}); they give {', '.join(scores)}"
             f"{did_you_mean(metric, scores)}"
         )
-
-
-def _encoded(
-    recipe: SftRecipe, processor: Processor, rows: Rows, cache: CachePlan | None
-) -> tuple[EncodedDataset, EncodedDataset | None]:
-    """The training and evaluation rows as the Trainer takes them."""
-    cutoff_len = recipe.cutoff_len if recipe.streaming else None
-    train = EncodedDataset(
-        rows.train,
-        processor,
-        [length.total for length in rows.train_lengths] if rows.train_lengths is not None else None,
-        cutoff_len,
-        rows.train.runs() if recipe.streaming else None,
-        cache.cache(0) if cache else None,
-    )
-    if rows.evaluation is None:
-        return train, None
-    kept = cache.cache(1) if cache else None
-    return train, EncodedDataset(rows.evaluation, processor, cutoff_len=cutoff_len, cache=kept)
 
 
 def _context(recipe: SftRecipe, processor: Processor, asked: Asked) -> ModelContext:

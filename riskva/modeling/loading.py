@@ -12,10 +12,11 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import BitsAndBytesConfig
 
 from riskva.console import note
 from riskva.errors import ModelError
+from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
 
 SUPPORTED_MODEL_TYPE = "qwen2_5_vl"
 
@@ -77,10 +78,14 @@ def _fetch(name: str) -> Path:
 
 
 def load_model(
-    folder: Path, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    attn_implementation: str = "sdpa",
+    quantization_config: BitsAndBytesConfig | None = None,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """The model with every weight read from the folder, in `dtype` or the one that it was saved in.
 
+    With `quantization_config` it is on the GPU at once, its linear layers in 4 bits (`riskva.modeling.quantization`).
     Raises `ModelError` when a weight is missing or has another shape: transformers would go on with random numbers.
     """
     try:
@@ -88,6 +93,7 @@ def load_model(
             folder,
             dtype=dtype or "auto",
             attn_implementation=attn_implementation,
+            quantization_config=quantization_config,
             output_loading_info=True,
             local_files_only=True,
         )

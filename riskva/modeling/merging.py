@@ -59,9 +59,10 @@ def merge_and_save(model: PeftModel, folder: Path, max_shard_gb: int) -> None:
 def check_export(folder: Path, reference: PeftModel, expected: Tensor, probe: Encoded, processor: Processor) -> Checked:
     """Load the exported model as any user would and hold it against base + adapter.
 
-    Every adapted weight must be W + scale·BA, rounded to its dtype, and every other one the base's, bit for bit; the
-    logits on `probe` must be those `expected` (T, vocabulary) of base + adapter. Raises `ExportCheckError` naming the
-    first weight that is not. `reference` is the adapter on its base, unmerged.
+    Every adapted weight must be W + scale·BA (under DoRA with rows of the lengths that were trained), rounded to its
+    dtype, and every other one the base's, bit for bit; the logits on `probe` must be those `expected` (T, vocabulary)
+    of base + adapter. Raises `ExportCheckError` naming the first weight that is not. `reference` is the adapter on its
+    base, unmerged.
     """
     exported = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", local_files_only=True)
     kept_share = check_weights(exported, reference)
@@ -108,10 +109,17 @@ def _base_and_change(part: nn.Module, name: str) -> tuple[Tensor, Tensor | None]
     if not isinstance(part, LoraLayer):
         return part.get_parameter(name), None
     base = part.get_base_layer().get_parameter(name)
+    if name != "weight":
+        return base, None
     adapter: Any = part
-    return base, adapter.get_delta_weight("default").float() if name == "weight" else None
+    change: Tensor = adapter.get_delta_weight("default").float()
+    if "default" in adapter.lora_magnitude_vector:  # DoRA
+        rows, lengths = base.float() + change, adapter.lora_magnitude_vector["default"].weight.float()
+        change = rows * (lengths / rows.norm(dim=1))[:, None] - base.float()
+    return base, change
 
 
 def _rounding(base: Tensor, change: Tensor) -> Tensor:
-    """How far rounding may move each sum: the change and the sum are each rounded once."""
-    return 2 * torch.finfo(base.dtype).eps * (base.float().abs() + change.abs())
+    """How far rounding may move each sum: the change and the sum are each rounded once, DoRA's lengths in float32."""
+    eps = 2 * torch.finfo(base.dtype).eps + 4 * torch.finfo(torch.float32).eps
+    return eps * (base.float().abs() + change.abs())

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.integrations import dequantize_module_weight, gather_params_ctx
 from torch import nn
-from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from riskva.errors import RecipeError
 from riskva.modeling.loading import attach_adapter, locate_adapter
+from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
+from riskva.modeling.quantization import num_values
 from riskva.recipe import SftRecipe
 
 LANGUAGE = r"(?:.*\.)?language_model\..*"
@@ -40,7 +45,7 @@ def prepare_tuning(
     """
     tuned: PreTrainedModel | PeftModel = model
     if recipe.adapter_name_or_path:
-        tuned = attach_adapter(model, locate_adapter(recipe.adapter_name_or_path), trainable=True)
+        tuned = _take_adapter(model, locate_adapter(recipe.adapter_name_or_path), recipe)
     elif recipe.finetuning_type == "lora":
         tuned = _add_lora(model, recipe)
     else:
@@ -56,8 +61,8 @@ def prepare_tuning(
 
 
 def num_weights(model: nn.Module) -> tuple[int, int]:
-    """Trainable and all weights, counted whole also where ZeRO-3 has split them."""
-    sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()]
+    """Trainable and all weights, counted whole also where ZeRO-3 has split them, or two share a byte."""
+    sizes = [(num_values(weight), weight.requires_grad) for weight in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
@@ -111,16 +116,44 @@ def _alternatives(names: Iterable[str]) -> str:
 
 def _add_lora(model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe) -> PeftModel:
     linear_names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return get_peft_model(
+    adapted = get_peft_model(
         model,
         LoraConfig(
             r=recipe.lora_rank,
             lora_alpha=recipe.lora_alpha or 2 * recipe.lora_rank,
             lora_dropout=recipe.lora_dropout,
             target_modules=lora_target_pattern(recipe, linear_names),
+            use_rslora=recipe.use_rslora,
+            use_dora=recipe.use_dora,
             task_type="CAUSAL_LM",
         ),
     )
+    begin_magnitudes(adapted)
+    return adapted
+
+
+def _take_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, recipe: SftRecipe) -> PeftModel:
+    """The adapter to train on, in the form it was begun in. Raises `RecipeError` where the recipe asks for another."""
+    adapted = attach_adapter(model, folder, trainable=True)
+    config = adapted.peft_config["default"]
+    for key in ("use_rslora", "use_dora"):
+        if getattr(recipe, key) and not getattr(config, key, False):
+            raise RecipeError(f"{key}: {folder} was begun without it, and cannot change; leave {key} out")
+    return adapted
+
+
+@torch.no_grad()
+def begin_magnitudes(model: PeftModel) -> None:
+    """DoRA's magnitudes of a new adapter as the lengths of the weights' rows, in float32.
+
+    PEFT rounds them to the weights' dtype, and divides by lengths in float32 while training: over bfloat16 (and over 4
+    bits computed in it) each row would begin up to 0.2 % longer or shorter than it is.
+    """
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and "default" in layer.lora_magnitude_vector:
+            base, magnitudes = layer.get_base_layer(), layer.lora_magnitude_vector["default"]
+            with gather_params_ctx(base.parameters()):  # ZeRO-3 may have split them
+                magnitudes.weight.data = dequantize_module_weight(base).float().norm(dim=1)
 
 
 def _unfreeze(model: Qwen2_5_VLForConditionalGeneration, recipe: SftRecipe) -> None:

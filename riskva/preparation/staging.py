@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from riskva.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from riskva.data.registry import REGISTRY_NAME
+from riskva.data.registry import FEATURES_FOLDER, LENGTHS_FOLDER, REGISTRY_NAME
 from riskva.errors import OutputFolderError
 from riskva.files import remove_folder, write_json, write_whole
 from riskva.preparation.parts import Part
@@ -151,7 +151,8 @@ class Staging:
 
     def _refuse_content(self) -> None:
         unfinished = {name.split("/")[0] for name in self._unfinished}
-        harmless = {*_DESCRIPTIONS, *map(_failed, _DESCRIPTIONS), WORK_FOLDER} | unfinished
+        kept_by_training = {LENGTHS_FOLDER, FEATURES_FOLDER}
+        harmless = {*_DESCRIPTIONS, *map(_failed, _DESCRIPTIONS), WORK_FOLDER} | kept_by_training | unfinished
         found = sorted(path.name for path in self.output_dir.glob("*") if path.name not in harmless)
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")

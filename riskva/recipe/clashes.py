@@ -119,9 +119,67 @@ def sft_clashes(values: Values) -> Iterator[Clash]:
     size = values.get("val_size", 0)
     if size > 1 and size != int(size):
         yield Clash(("val_size",), f"a share below 1 or a whole number of rows, found {size:g}")
+    yield from _tuning_clashes(values)
+    yield from _packing_clashes(values)
     yield from _streaming_clashes(values)
+    yield from _vision_cache_clashes(values)
     yield from _precision_clashes(values)
     yield from _evaluation_clashes(values)
+
+
+LORA_KEYS = ("use_rslora", "use_dora", "loraplus_lr_ratio", "quantization_bit")
+"""Keys that mean something for adapters alone."""
+
+RATE_KEYS = ("vision_lr", "merger_lr", "loraplus_lr_ratio")
+"""Keys that give some of the weights a learning rate of their own."""
+
+GROUPING_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
+"""Optimizers of transformers, by how their names begin, that choose the groups of weights themselves."""
+
+
+def _tuning_clashes(values: Values) -> Iterator[Clash]:
+    """Forms of LoRA without LoRA, 4 bits where they cannot be, and learning rates of weights that do not train."""
+    kind = values.get("finetuning_type", "lora")
+    for key in LORA_KEYS:
+        if values.get(key) and kind != "lora":
+            yield Clash((key, "finetuning_type"), f"needs finetuning_type: lora, found {kind}")
+    if values.get("quantization_bit"):
+        for key, remedy in (("fsdp", "deepspeed with ZeRO-2"), ("use_cpu", "quantization_bit: null")):
+            if values.get(key):
+                yield Clash(("quantization_bit", key), f"quantization_bit cannot be combined with {key}; use {remedy}")
+    yield from _rate_clashes(values)
+
+
+def _rate_clashes(values: Values) -> Iterator[Clash]:
+    for key, freeze in (("vision_lr", "freeze_vision_tower"), ("merger_lr", "freeze_multi_modal_projector")):
+        # An adapter that is trained on brings the parts that train.
+        if values.get(key) and values.get(freeze) and not values.get("adapter_name_or_path"):
+            yield Clash((key, freeze), f"{key} is for weights that train; set {freeze}: false, or leave it out")
+    optim, rates = str(values.get("optim", "")), [key for key in RATE_KEYS if values.get(key)]
+    if rates and optim.startswith(GROUPING_OPTIMIZERS):
+        text = f"{optim} chooses the groups of weights itself; leave {', '.join(rates)} out, or take optim: adamw_torch"
+        yield Clash((*rates, "optim"), text)
+
+
+def _packing_clashes(values: Values) -> Iterator[Clash]:
+    """Bins that a row may not fit into, and what has another order of rows than bins."""
+    packing_len, cutoff_len = values.get("packing_len"), values.get("cutoff_len")
+    if not values.get("packing"):
+        if packing_len is not None and values.get("packing") is False:
+            yield Clash(("packing_len",), "means nothing without packing: true")
+        return
+    if packing_len is not None and cutoff_len is not None and packing_len < cutoff_len:
+        text = f"{packing_len} is below cutoff_len {cutoff_len}: a row of that length would fit into no bin"
+        yield Clash(("packing_len", "cutoff_len"), text)
+    if values.get("streaming"):
+        text = "cannot be combined with streaming: bins are filled by lengths, which streaming does not measure"
+        yield Clash(("packing", "streaming"), text)
+    if values.get("train_sampling_strategy", "random") != "random":
+        text = "packing has an order of its own; leave train_sampling_strategy and group_by_length out"
+        yield Clash(("train_sampling_strategy", "packing"), text)
+    config = values.get("accelerator_config")
+    if isinstance(config, Mapping) and config.get("split_batches"):
+        yield Clash(("accelerator_config", "packing"), "split_batches would split bins among processes; leave it out")
 
 
 def _streaming_clashes(values: Values) -> Iterator[Clash]:
@@ -146,6 +204,22 @@ def _streaming_clashes(values: Values) -> Iterator[Clash]:
             ("cache_images", "streaming"),
             "cannot be combined with streaming: what is kept is chosen by lengths, which streaming does not measure",
         )
+
+
+def _vision_cache_clashes(values: Values) -> Iterator[Clash]:
+    """Features of a part that trains are old after one step; and what would be kept twice, or where nobody looks."""
+    place = values.get("vision_cache")
+    if place not in {"memory", "disk"}:
+        return
+    for key, part in (("freeze_vision_tower", "vision tower"), ("freeze_multi_modal_projector", "projector")):
+        if values.get(key) is False:
+            text = f"{place} keeps what the {part} makes, which trains ({key}: false) and so changes; leave it out"
+            yield Clash(("vision_cache", key), text)
+    if values.get("cache_images"):
+        text = f"{place} makes cache_images useless: a photo whose features are kept is not decoded; keep one"
+        yield Clash(("vision_cache", "cache_images"), text)
+    if place == "memory" and values.get("vision_cache_dir") is not None:
+        yield Clash(("vision_cache_dir", "vision_cache"), "is for vision_cache: disk; memory lies in /dev/shm")
 
 
 def _precision_clashes(values: Values) -> Iterator[Clash]:

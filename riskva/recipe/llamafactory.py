@@ -20,8 +20,8 @@ _DOWNLOADS = "set it in the environment of huggingface_hub"
 
 IGNORED: Mapping[str, str] = {
     "trust_remote_code": "RisKVA never runs code from a model's repository",
-    "overwrite_cache": "RisKVA encodes rows when they are needed and keeps no cache",
-    "data_shared_file_system": "RisKVA keeps no cache to share",
+    "overwrite_cache": "RisKVA keeps lengths alone, and measures again what has changed",
+    "data_shared_file_system": "RisKVA's main process measures the rows for all",
     "preprocessing_batch_size": "RisKVA encodes rows one by one",
     "video_max_pixels": _PHOTOS_ONLY,
     "video_min_pixels": _PHOTOS_ONLY,

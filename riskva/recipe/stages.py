@@ -52,6 +52,11 @@ def name_place(value: Any) -> Any:
     return "memory" if value is True else value
 
 
+def name_off(value: Any) -> Any:
+    """YAML reads `off` as false: the word again; anything else unchanged."""
+    return "off" if value is False else value
+
+
 SHARD_PATTERN = r"^([0-9]{1,9}|auto)/[1-9][0-9]{0,8}$"
 SIZE_PATTERN = r"^[1-9][0-9]{0,8}\s*[KMG]B$"
 
@@ -70,6 +75,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_inpu
 Place = Annotated[
     Literal["memory", "disk", False],
     BeforeValidator(name_place, json_schema_input_type=Literal["memory", "disk"] | bool),
+]
+
+FeaturePlace = Annotated[
+    Literal["off", "memory", "disk", "auto"],
+    BeforeValidator(name_off, json_schema_input_type=Literal["off", "memory", "disk", "auto", False]),
 ]
 
 
@@ -273,11 +283,44 @@ class SftRecipe(DataKeys, ModelKeys):
     cache_images_gb: Annotated[float, Field(gt=0)] = Field(
         4.0, description="Most that cache_images may take on each machine, in GB (10^9 bytes)."
     )
+    packing: bool = Field(
+        False, description="Fill every row of a batch with whole samples up to packing_len; each sees itself alone."
+    )
+    packing_len: Positive | None = Field(None, description="packing: most tokens together; default: cutoff_len.")
+    vision_cache: FeaturePlace = Field(
+        "auto",
+        description="Keep what a frozen vision tower makes of a photo: memory, disk, off; auto: where all of it fits.",
+    )
+    vision_cache_gb: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="Most that vision_cache may take on each machine, in GB (10^9 bytes)."
+    )
+    vision_cache_dir: Path | None = Field(
+        None, description="vision_cache: disk. The folder; it is kept for other runs. Default: in dataset_dir."
+    )
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto",
+        description="Compute activations twice and keep few: in every layer, in none, or in as few as memory asks for.",
+    )
+    torch_compile: bool = Field(False, description="Compile each layer: faster steps after a slow first one.")
     finetuning_type: Literal["lora", "full", "freeze"] = "lora"
     lora_rank: Positive = 64
     lora_alpha: Positive | None = Field(None, description="Default: twice lora_rank.")
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     lora_target: Names = ("all",)
+    use_rslora: bool = Field(False, description="Scale LoRA by lora_alpha / sqrt(lora_rank) (arXiv 2312.03732).")
+    use_dora: bool = Field(False, description="Train directions and magnitudes apart (DoRA, arXiv 2402.09353); slower.")
+    loraplus_lr_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="LoRA+ (arXiv 2402.12354): learning rate of B over that of A, such as 16."
+    )
+    quantization_bit: Literal[4] | None = Field(
+        None, description="QLoRA: hold the frozen weights in 4 bits (NF4, bitsandbytes); NVIDIA GPUs only."
+    )
+    vision_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Learning rate of the vision tower; default: learning_rate."
+    )
+    merger_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Learning rate of the multi-modal projector; default: learning_rate."
+    )
     freeze_vision_tower: bool = True
     freeze_multi_modal_projector: bool = True
     freeze_language_model: bool = False

@@ -50,10 +50,23 @@ RISKVA_SETS: Mapping[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, "evaluation gives the loss without logits; predict_with_generate scores reports"),
     "local_rank": (-1, "the launcher tells every process its rank"),
     "parallelism_config": (None, "it cannot be written in YAML"),
+    "gradient_checkpointing_kwargs": ({"use_reentrant": False}, "checkpointing is never reentrant"),
+    "activation_checkpointing_kwargs": ({"use_reentrant": False}, "checkpointing is never reentrant"),
+    "torch_compile_backend": ("inductor", "torch_compile: true compiles with inductor"),
+    "torch_compile_mode": ("default", "torch_compile: true compiles with inductor's default settings"),
+    "use_liger_kernel": (False, "RisKVA's own loss and attention stand in its place"),
 }
 """Fields that a recipe does not choose: the one value that it may repeat, and why there is no other."""
 
-_RECIPE_KEYS = ("output_dir", "do_train", "do_eval", "do_predict")
+_RECIPE_KEYS = (
+    "output_dir",
+    "do_train",
+    "do_eval",
+    "do_predict",
+    "gradient_checkpointing",
+    "activation_checkpointing",
+    "torch_compile",
+)
 
 
 @cache

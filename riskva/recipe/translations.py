@@ -32,6 +32,9 @@ class Translation:
 _ATTENTION = {"auto": NO_VALUE, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 _BOOLEAN = {"type": "boolean"}
 
+_ONLY_WHEN_TRUE = ("group_by_length", "adafactor", "neat_packing")
+"""Names whose `false` says nothing of the key."""
+
 TRANSLATIONS: Mapping[str, Translation] = {
     "output_path": Translation("output_dir"),
     "evaluation_strategy": Translation("eval_strategy"),
@@ -40,9 +43,14 @@ TRANSLATIONS: Mapping[str, Translation] = {
     ),
     "no_cuda": Translation("use_cpu"),
     "adafactor": Translation("optim", _BOOLEAN, lambda value: "adafactor" if value else NO_VALUE),
+    "activation_checkpointing": Translation("gradient_checkpointing"),
+    "disable_gradient_checkpointing": Translation(
+        "gradient_checkpointing", _BOOLEAN, lambda value: False if value else NO_VALUE
+    ),
     "group_by_length": Translation(
         "train_sampling_strategy", _BOOLEAN, lambda value: "group_by_length" if value else NO_VALUE
     ),
+    "neat_packing": Translation("packing"),  # rows that are packed here never see each other
     "warmup_ratio": Translation(
         "warmup_steps", {"type": "number", "minimum": 0, "exclusiveMaximum": 1}, lambda value: value or NO_VALUE
     ),
@@ -125,7 +133,7 @@ def _says_nothing(entry: Entry) -> bool:
     value = str(entry.node.value).lower()
     if key_of(entry) == "warmup_steps":
         return value in ("0", "0.0", "", "null", "~")
-    return value in ("", "null", "~") or (entry.key in ("group_by_length", "adafactor") and value == "false")
+    return value in ("", "null", "~") or (entry.key in _ONLY_WHEN_TRUE and value == "false")
 
 
 def _is_mere_rename(entry: Entry) -> bool:

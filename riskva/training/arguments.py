@@ -19,13 +19,15 @@ def build_arguments(recipe: SftRecipe) -> TrainingArguments:
 
     Raises `RecipeError` when transformers refuses a value.
     """
-    values = {**_defaults(), **recipe.training, **_fixed(recipe)}
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    num_workers = recipe.training.get("dataloader_num_workers", num_photo_workers(num_processes))
+    values = {**_defaults(num_workers), **recipe.training, **_fixed(recipe)}
     if values.get("deepspeed") and not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if recipe.logging_dir is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.logging_dir)  # transformers 5 reads it from here alone
     try:
-        args = TrainingArguments(**_renamed(values))
+        args = TrainingArguments(**values)
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"transformers refuses the training keys: {error}") from error
     if args.deepspeed:
@@ -33,11 +35,11 @@ def build_arguments(recipe: SftRecipe) -> TrainingArguments:
     return args
 
 
-def compute_dtype(args: TrainingArguments) -> torch.dtype:
+def compute_dtype(recipe: SftRecipe) -> torch.dtype:
     """The dtype that the frozen weights are loaded in."""
-    if args.bf16:
+    if recipe.training.get("bf16"):
         return torch.bfloat16
-    return torch.float16 if args.fp16 else torch.float32
+    return torch.float16 if recipe.training.get("fp16") else torch.float32
 
 
 def _tell_deepspeed_of_the_processes() -> None:
@@ -48,16 +50,16 @@ def _tell_deepspeed_of_the_processes() -> None:
         deepspeed.comm.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
-def _defaults() -> dict[str, Any]:
-    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def _defaults(num_workers: int) -> dict[str, Any]:
     return {
         "report_to": "none",
         # Photos are decoded by the workers; without them the accelerator waits.
-        "dataloader_num_workers": num_photo_workers(num_processes),
+        "dataloader_num_workers": num_workers,
+        # They stay for the next epoch, with some batches ready when it begins.
+        "dataloader_persistent_workers": num_workers > 0,
         "disable_tqdm": not sys.stderr.isatty(),
         "use_cpu": not torch.accelerator.is_available(),
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        # Every trainable weight takes part in every batch (see Collator.always_an_image).
+        # Every trainable weight takes part in every batch (see always_runs_tower of the model).
         "ddp_find_unused_parameters": False,
         # Trainer would log a loss that is not a number as 0.
         "logging_nan_inf_filter": False,
@@ -72,12 +74,3 @@ def _fixed(recipe: SftRecipe) -> dict[str, Any]:
         "remove_unused_columns": False,
         "label_names": ["labels"],
     }
-
-
-def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """The names that recipes share with LLaMA-Factory, as transformers 5.2x calls them."""
-    names = {
-        "gradient_checkpointing": "activation_checkpointing",
-        "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-    }
-    return {names.get(name, name): value for name, value in values.items()}

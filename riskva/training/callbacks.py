@@ -17,6 +17,7 @@ from riskva.errors import DivergedError, NothingLeftToTrain
 from riskva.files import write_whole
 from riskva.recipe.metrics import EVAL_PREFIX, is_report_score
 from riskva.training.distributed import any_process
+from riskva.training.throughput import RATES, Throughput
 
 
 class TrainerLog(TrainerCallback):
@@ -57,6 +58,7 @@ class TrainerLog(TrainerCallback):
             **{name: logs[name] for name in ("loss", "eval_loss", "grad_norm") if name in logs},
             **{name: value for name, value in logs.items() if is_report_score(name)},
             **({"lr": logs["learning_rate"]} if "learning_rate" in logs else {}),
+            **{name: logs[name] for name in RATES if name in logs},
             "epoch": round(state.epoch or 0.0, 3),
             "percentage": round(100 * state.global_step / max(state.max_steps, 1), 2),
             "elapsed_time": duration(elapsed),
@@ -77,6 +79,8 @@ _SHOWN = {
     "eval_format_valid_rate": "valid_rate",
     "grad_norm": "grad_norm",
     "lr": "lr",
+    "mfu": "MFU",
+    "data_wait_share": "waited for data",
 }
 """What the printed line has of an entry, and what it calls it."""
 
@@ -106,6 +110,17 @@ class BeginEpoch(TrainerCallback):
         if hasattr(train_dataloader, "set_epoch"):
             num_steps = max(1, math.ceil(len(train_dataloader) / args.gradient_accumulation_steps))
             train_dataloader.set_epoch(state.global_step // num_steps)
+
+
+class EndStep(TrainerCallback):
+    """Tells the throughput that a step is over: what follows, logging, evaluation and saving, is none of it."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        self._throughput = throughput
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop its clock."""
+        self._throughput.end_step()
 
 
 class StopWhenDiverged(TrainerCallback):

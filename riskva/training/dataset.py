@@ -14,7 +14,9 @@ from torch.utils.data import Dataset, get_worker_info
 from riskva.data.conversation import Conversation, Conversations
 from riskva.data.datasets import Runs
 from riskva.encoding import Encoded, Processor, encode, photo_pixels
+from riskva.encoding.lengths import Lengths
 from riskva.errors import DataError
+from riskva.training.feature_store import FeatureStore
 from riskva.training.pixel_cache import PixelCache
 
 
@@ -27,13 +29,15 @@ class EncodedDataset(Dataset[Encoded]):
 
     conversations: Conversations
     processor: Processor
-    lengths: Sequence[int] | None = None
-    """Tokens of each row, where they are known: `group_by_length` needs them."""
+    lengths: Lengths | None = None
+    """Those of the rows, where they are known: packing and `group_by_length` need them."""
     cutoff_len: int | None = None
     """Given where nobody has looked through the rows: a longer one, and one without an answer, is an error."""
     runs: Runs | None = None
     """Given where rows are to be trained on in the order of the files; see `FileOrderSampler`."""
     cache: PixelCache | None = None
+    features: FeatureStore | None = None
+    """Given where features of a frozen vision tower are kept: a photo that has some is not decoded."""
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -46,10 +50,16 @@ class EncodedDataset(Dataset[Encoded]):
         pixels = None
         if self.cache is not None:
             pixels = self.cache.pixels(index, lambda: photo_pixels(conversation, self.processor))
-        encoded = encode(conversation, self.processor, pixels)
+        find_features = self.features.find if self.features is not None else None
+        encoded = encode(conversation, self.processor, pixels, find_features)
         if self.cutoff_len is not None:
             _require_trainable(conversation, len(encoded.input_ids), self.cutoff_len)
         return encoded
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, ...]]) -> list[Encoded]:
+        """The rows of a batch; a tuple is a bin of several rows that are packed together."""
+        bins = (index if isinstance(index, tuple) else (index,) for index in indices)
+        return [self[index] for one in bins for index in one]
 
 
 def _require_trainable(conversation: Conversation, length: int, cutoff_len: int) -> None:

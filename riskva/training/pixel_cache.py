@@ -7,37 +7,35 @@ decided from their lengths beforehand, so the budget holds whoever comes first.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from riskva.encoding import Pixels, Processor
 from riskva.errors import DataError, RecipeError
 from riskva.signals import sigterm_raises
 from riskva.training.distributed import decide_on_each_machine
-
-Place = Literal["memory", "disk"]
-
-SHARED_MEMORY = Path("/dev/shm")
-"""Where Linux has memory as files."""
+from riskva.training.shared_folder import (
+    SECONDS_TO_WAIT,
+    SHARED_MEMORY,
+    Place,
+    free_bytes,
+    is_full,
+    memory_folder,
+    own_folder,
+)
 
 DISK_FOLDER = "pixel_cache"
 """The folder in output_dir that `cache_images: disk` fills."""
 
 _PAGE = 4096
-_SECONDS_TO_WAIT = 30
-"""The workers of a killed run hold its lock for some seconds more."""
+_SECONDS_TO_WAIT = SECONDS_TO_WAIT
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class CachePlan:
     @property
     def folder(self) -> Path:
         """Where the files lie; one name on every machine, and no other run's."""
-        return self.output_dir / DISK_FOLDER if self.place == "disk" else _memory_folder(self.output_dir)
+        return self.output_dir / DISK_FOLDER if self.place == "disk" else memory_folder(_all_runs(), self.output_dir)
 
     def cache(self, number: int) -> PixelCache:
         """The cache of data set `number`."""
@@ -108,8 +106,7 @@ def require_room(plan: CachePlan) -> None:
     place = plan.output_dir if plan.place == "disk" else SHARED_MEMORY
     if plan.place == "memory" and not place.is_dir():
         raise RecipeError(f"cache_images: memory needs {place}, which this machine has not; set cache_images: disk")
-    existing = next(path for path in (place, *place.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(place)
     if free < plan.num_bytes:
         raise RecipeError(
             f"cache_images: {plan.place} needs {plan.num_bytes / 1e9:.2f} GB in {place}, which has {free / 1e9:.2f} GB "
@@ -126,82 +123,14 @@ def opened(plan: CachePlan | None) -> Iterator[None]:
     with ExitStack() as stack:
         if plan is not None:
             stack.enter_context(sigterm_raises(SystemExit(128 + signal.SIGTERM)))
-        decide_on_each_machine(lambda: stack.enter_context(_folder(plan)))
+        own = own_folder(plan.folder if plan else None, _all_runs(), _SECONDS_TO_WAIT)
+        decide_on_each_machine(lambda: stack.enter_context(own))
         yield
-
-
-@contextmanager
-def _folder(plan: CachePlan | None) -> Iterator[None]:
-    with ExitStack() as stack:
-        if _all_runs().is_dir() or (plan is not None and plan.place == "memory"):
-            stack.enter_context(_place_in_memory(plan.folder if plan and plan.place == "memory" else None))
-        if plan is not None:
-            _delete(plan.folder)  # what a killed run has left on disk
-            plan.folder.mkdir(parents=True)
-            stack.callback(_delete, plan.folder)
-        yield
-
-
-@contextmanager
-def _place_in_memory(folder: Path | None) -> Iterator[None]:
-    """The right to `folder`, for as long as this process lives; folders that no living process has are deleted.
-
-    One lock is held while others are taken or deleted, so that none is deleted that another run has just opened.
-    """
-    _all_runs().mkdir(mode=0o700, exist_ok=True)
-    with FileLock(_all_runs() / ".lock"):
-        for abandoned in [path for path in _all_runs().iterdir() if path.is_dir() and path != folder]:
-            _delete_abandoned(abandoned)
-        own = _claimed(folder) if folder is not None else None
-    try:
-        yield
-    finally:
-        if own is not None:
-            with FileLock(_all_runs() / ".lock"):
-                own.release()
-                Path(own.lock_file).unlink(missing_ok=True)
-
-
-def _claimed(folder: Path) -> FileLock:
-    lock = _lock_of(folder)
-    try:
-        lock.acquire(timeout=_SECONDS_TO_WAIT)
-    except Timeout as error:
-        raise RecipeError(f"{folder} belongs to another run with the same output_dir; let it end, or end it") from error
-    return lock
-
-
-def _delete_abandoned(folder: Path) -> None:
-    lock = _lock_of(folder)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return  # its run lives
-    _delete(folder)
-    lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _lock_of(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def _all_runs() -> Path:
     """The folder of all of this user's runs that keep pixels in memory."""
     return SHARED_MEMORY / f"riskva-pixels-{os.getuid()}"
-
-
-def _memory_folder(output_dir: Path) -> Path:
-    return _all_runs() / hashlib.sha256(os.fsencode(output_dir.resolve())).hexdigest()[:16]
-
-
-def _delete(folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    # Under another name first, so that a worker that is still busy can add nothing while it is emptied.
-    leaving = folder.with_name(f"{folder.name}.{os.getpid()}.leaving")
-    folder.replace(leaving)
-    shutil.rmtree(leaving)
 
 
 def _fitting(sizes: Sequence[int], room: int) -> tuple[NDArray[np.bool_], int]:
@@ -239,7 +168,7 @@ def _write(path: Path, pixels: Sequence[Pixels]) -> None:
         # Else the run is ending, and its first process has deleted the folder already.
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         place: Place = "disk" if path.parent.name == DISK_FOLDER else "memory"
         raise DataError(f"cache_images: no room is left in {path.parent}; {_remedy(place)}") from error

@@ -11,9 +11,12 @@ from operator import or_
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.manifest import Manifest, read_manifest
 from riskva.data.parallel import num_cores
+from riskva.data.registry import LENGTHS_FOLDER
 from riskva.data.verification import Verify, verify_datasets
-from riskva.encoding import Length, Processor
-from riskva.encoding.survey import Asked, Survey, how_asked, survey
+from riskva.encoding import Processor
+from riskva.encoding.length_cache import LengthCache
+from riskva.encoding.lengths import Lengths
+from riskva.encoding.survey import Asked, Survey, how_asked
 from riskva.errors import DataError
 from riskva.recipe import SftRecipe
 
@@ -30,14 +33,17 @@ class Rows:
     evaluation: ConversationDataset | None
     asked: Asked
     survey: Survey | None = None
-    train_lengths: Sequence[Length] | None = None
-    evaluation_lengths: Sequence[Length] | None = None
+    train_lengths: Lengths | None = None
+    evaluation_lengths: Lengths | None = None
 
 
-def open_rows(recipe: SftRecipe, processor: Processor, seed: int, verify: Verify) -> Rows:
+def open_rows(
+    recipe: SftRecipe, processor: Processor, seed: int, verify: Verify, *, keeps_lengths: bool = True
+) -> Rows:
     """The recipe's rows, their files compared with the manifest as `verify` says.
 
-    Every row is measured; with `streaming` none is. `seed` decides which rows `val_size` splits off. Raises
+    Every row is measured; with `streaming` none is. Lengths that an earlier run has kept in `dataset_dir` are used, and
+    new ones are kept there if `keeps_lengths`. `seed` decides which rows `val_size` splits off. Raises
     `DataError` for files that differ, and one that lists the rows that cannot be used, have no answer, or are over
     `cutoff_len`.
     """
@@ -49,29 +55,29 @@ def open_rows(recipe: SftRecipe, processor: Processor, seed: int, verify: Verify
         return Rows(train, evaluation, _asked(train, read_manifest(recipe.dataset_dir), recipe))
     if recipe.val_size:
         train, evaluation = _split_off(train, recipe.val_size, seed)
-    return _measured(train, evaluation, recipe, processor)
+    cache = LengthCache(recipe.dataset_dir / LENGTHS_FOLDER, processor, keeps_lengths)
+    return _measured(train, evaluation, recipe, cache)
 
 
 def _measured(
-    train: ConversationDataset, evaluation: ConversationDataset | None, recipe: SftRecipe, processor: Processor
+    train: ConversationDataset, evaluation: ConversationDataset | None, recipe: SftRecipe, cache: LengthCache
 ) -> Rows:
     num_workers = recipe.preprocessing_num_workers or num_cores()
-    found = survey(train, processor, "training rows", num_workers)
+    found = cache.survey(train, "training rows", num_workers)
     train, train_lengths = _usable(train, found, recipe)
     evaluation_lengths = None
     if evaluation is not None:
-        found_there = survey(evaluation, processor, "evaluation rows", num_workers)
+        found_there = cache.survey(evaluation, "evaluation rows", num_workers)
         evaluation, evaluation_lengths = _usable(evaluation, found_there, recipe)
     return Rows(train, evaluation, found.asked, found, train_lengths, evaluation_lengths)
 
 
-def _usable(
-    rows: ConversationDataset, found: Survey, recipe: SftRecipe
-) -> tuple[ConversationDataset, Sequence[Length]]:
+def _usable(rows: ConversationDataset, found: Survey, recipe: SftRecipe) -> tuple[ConversationDataset, Lengths]:
     if found.unanswered:
-        raise DataError(f"{len(found.unanswered)} rows have no answer: {', '.join(found.unanswered[:10])}")
-    kept = found.kept(recipe.cutoff_len, recipe.drop_overlong)
-    return rows.select(kept), [found.lengths[index] for index in kept]
+        named = ", ".join(rows.id_of(number) for number in found.unanswered[:10])
+        raise DataError(f"{len(found.unanswered)} rows have no answer: {named}")
+    kept = found.kept(rows, recipe.cutoff_len, recipe.drop_overlong)
+    return rows.select(kept), found.lengths.select(kept)
 
 
 def _asked(rows: ConversationDataset, manifest: Manifest | None, recipe: SftRecipe) -> Asked:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+import time
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,33 +11,27 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from riskva.encoding import IGNORED
+from riskva.encoding.lengths import Lengths
 from riskva.modeling.loading import load_model, locate_model, require_fitting_adapter
-from riskva.training.callbacks import BeginEpoch
+from riskva.modeling.model import SampleLosses
+from riskva.training.callbacks import BeginEpoch, EndStep
+from riskva.training.optimizer import LearningRates, parameter_groups, rates_by_group, with_groups
+from riskva.training.packing import PackingSampler
 from riskva.training.sampling import FileOrderSampler, LengthSampler
+from riskva.training.throughput import Throughput
 
 
-def loss_of_rows(model: nn.Module, inputs: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Each row's summed cross entropy, and the number of supervised tokens that it is summed over.
+def sample_losses(model: nn.Module, batch: dict[str, Any], label_smoothing: float = 0.0) -> SampleLosses:
+    """Each sample's summed cross entropy, and the number of supervised tokens that it is summed over.
 
-    Both have shape (B,). `lm_head` runs at supervised positions only: the answer is a tenth to a third of a row, and
-    logits of every position would be (B, T, 152k) floats.
+    `batch` comes from `riskva.encoding.PackedCollator`, `model` from `riskva.modeling.loading.load_model`.
     """
-    labels = inputs["labels"]
-    supervised = labels[:, 1:] != IGNORED
-    # The token at T+1 is predicted at T, so the last column predicts nothing.
-    predicts = nn.functional.pad(supervised, (0, 1), value=False)
-    tensors = {name: value for name, value in inputs.items() if name != "labels"}
-    logits = model(**tensors, logits_to_keep=predicts, use_cache=False).logits
-    losses = cross_entropy(logits.float(), labels[:, 1:][supervised], reduction="none", label_smoothing=label_smoothing)
-    row_of_token = supervised.nonzero()[:, 0]
-    summed = torch.zeros(len(labels), device=losses.device).index_add(0, row_of_token, losses)
-    return summed, supervised.sum(dim=1)
+    losses: SampleLosses = model(**batch, label_smoothing=label_smoothing)
+    return losses
 
 
 class RiskTrainer(Trainer):
@@ -49,6 +44,9 @@ class RiskTrainer(Trainer):
       `score_answers(model)` gives is part of each evaluation: scores by name of answers that the model writes for it.
       It is called on every process after the loss, with the bare model in evaluation mode.
     - Of equal `metric_for_best_model` the lower loss is the better one; Trainer keeps the first.
+    - With `packing_len` a row of a batch is a bin of whole samples, filled up to so many tokens; it needs rows with
+      `lengths`.
+    - `rates` gives parts of the model learning rates of their own; `throughput` puts rates and waiting into the log.
     - `write_extras(folder)` is called on the main process after each checkpoint's weights are written.
     - A checkpoint is read back, for resuming and as the best model, with every weight accounted for. Trainer looks for
       a whole model's running names in files that hold the hub's, finds none, warns, and goes on from the base's
@@ -56,7 +54,7 @@ class RiskTrainer(Trainer):
     - Rows come in the order of the epoch also where several processes go on in the middle of one (see `BeginEpoch`),
       and in the order of the files if the training rows have `runs`.
 
-    Batches come from `riskva.encoding.Collator`.
+    Batches come from `riskva.encoding.PackedCollator`, models from `riskva.modeling.loading.load_model`.
     """
 
     loss_is_scaled_for_ga = True
@@ -66,6 +64,9 @@ class RiskTrainer(Trainer):
         *args: Any,
         write_extras: Callable[[Path], None] | None = None,
         score_answers: Callable[[Any], dict[str, float]] | None = None,
+        rates: LearningRates | None = None,
+        packing_len: int | None = None,
+        throughput: Throughput | None = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("compute_metrics") is not None:
@@ -76,21 +77,36 @@ class RiskTrainer(Trainer):
         self.label_names = ["labels"]
         self._write_extras = write_extras
         self._score_answers = score_answers
+        self._rates = rates or LearningRates()
+        self._packing_len = packing_len
+        self._throughput = throughput
+        self.neftune_noise_alpha = None  # the model adds the noise itself: Trainer's hook takes a row for one sample
         self.add_callback(BeginEpoch())
+        if throughput is not None:
+            self.add_callback(EndStep(throughput))
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
-        """Trainer's sampler; for rows with `runs` one that goes by files, under `group_by_length` one by lengths."""
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[Any] | None:
+        """Trainer's; for rows with `runs` one that goes by files, with `lengths` one that packs or groups them."""
         rows = train_dataset if train_dataset is not None else self.train_dataset
         runs = getattr(rows, "runs", None)
         if runs is not None:
             return FileOrderSampler(
                 runs, self._rows_at_once(), self.accelerator.num_processes, self.args.data_seed or self.args.seed
             )
-        lengths = getattr(rows, "lengths", None)
+        lengths: Lengths | None = getattr(rows, "lengths", None)
+        seed = self.args.data_seed or self.args.seed
+        if lengths is not None and self._packing_len is not None:
+            return PackingSampler(
+                lengths,
+                self._packing_len,
+                bins_per_batch=self._rows_at_once(),
+                num_processes=self.accelerator.num_processes,
+                seed=seed,
+            )
         if self.args.train_sampling_strategy != "group_by_length" or lengths is None:
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthSampler(batch, lengths, self.args.data_seed or self.args.seed)
+        return LengthSampler(batch, lengths.totals.tolist(), seed)
 
     def _rows_at_once(self) -> int:
         """How many rows in sequence one process gets: a batch, or its share of one that accelerate splits."""
@@ -101,6 +117,33 @@ class RiskTrainer(Trainer):
         """Rows in their order: evaluation is a sum over them, and needs no grouping by length."""
         return SequentialSampler(cast(Sized, eval_dataset))
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's, with a group of weights for each learning rate that is set."""
+        if self.optimizer is None and self._rates.are_set:
+            whole = cast(Any, self.model if model is None else model)
+            groups = parameter_groups(whole, self.args, self._rates, self.get_decay_parameter_names(whole))
+            self.optimizer_cls_and_kwargs = with_groups(self.get_optimizer_cls_and_kwargs(self.args, whole), groups)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """Trainer's, with the time that the step has to wait for its rows."""
+        started = time.perf_counter()
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._throughput is not None:
+            self._throughput.begin_step(batches, time.perf_counter() - started)
+        return batches, num_items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's, with the rates since the last entry beside a training loss."""
+        if self._throughput is not None and "loss" in logs:
+            logs = logs | self._throughput.rates(lambda counts: self.accelerator.reduce(counts, "sum"))
+        if self._rates.are_set and "loss" in logs:
+            logs = logs | rates_by_group(cast(Any, self.optimizer).param_groups)
+        super().log(logs, start_time)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -109,7 +152,7 @@ class RiskTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The micro-batch's share of the step's loss: its summed cross entropy over the step's supervised tokens."""
-        sums, counts = loss_of_rows(model, inputs, self.args.label_smoothing_factor)
+        sums, counts = sample_losses(model, inputs, self.args.label_smoothing_factor)
         num_tokens = counts.sum() if num_items_in_batch is None else num_items_in_batch
         loss = sums.sum() / num_tokens
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -127,7 +170,7 @@ class RiskTrainer(Trainer):
         """The batch's mean loss, and (B, 2): each row's summed loss and supervised tokens, in place of logits."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            sums, counts = loss_of_rows(model, inputs)
+            sums, counts = sample_losses(model, inputs)
         return sums.sum() / counts.sum(), torch.stack([sums, counts.to(sums.dtype)], dim=1), None
 
     def evaluation_loop(

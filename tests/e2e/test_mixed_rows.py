@@ -10,9 +10,9 @@ from user_rows import drawn_photo
 
 from riskva.cli import main
 from riskva.data.datasets import open_datasets
-from riskva.encoding import Collator, encode, load_processor
+from riskva.encoding import PackedCollator, encode, load_processor
 from riskva.modeling.loading import load_model
-from riskva.training.trainer import loss_of_rows
+from riskva.training.trainer import sample_losses
 
 pytestmark = pytest.mark.slow
 
@@ -51,8 +51,8 @@ def test_a_mixed_batch_gives_each_row_its_own_loss(mixed: Path, tiny_model: Path
     processor = load_processor(tiny_model)
     rows = [encode(row, processor) for row in open_datasets(["seen", "told"], mixed)]
     model = load_model(tiny_model)
-    together, _ = loss_of_rows(model, Collator(processor)(rows))
-    alone = torch.cat([loss_of_rows(model, Collator(processor)([row]))[0] for row in rows])
+    together, _ = sample_losses(model, PackedCollator(processor)(rows))
+    alone = torch.cat([sample_losses(model, PackedCollator(processor)([row]))[0] for row in rows])
     # Measured: at most 2e-5 apart in summed losses of 60 to 150.
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-3)
 

@@ -97,13 +97,13 @@ def test_survey_refuses_or_drops_overlong_rows(processor: Processor, capsys: pyt
     rows = [sample("short"), sample("long", "很长" * 400), sample("asked", None)]
     found = survey(rows, processor, "rows")
     assert [length.total for length in found.lengths] == [len(encode(row, processor).input_ids) for row in rows]
-    assert found.unanswered == ("asked",)
+    assert found.unanswered == (2,)
     with pytest.raises(DataError, match=r"1 of 3 rows are over cutoff_len=200 tokens: long \(\d+\)"):
-        found.kept(200, drop_overlong=False)
-    assert found.kept(200, drop_overlong=True) == [0, 2]
+        found.kept(rows, 200, drop_overlong=False)
+    assert found.kept(rows, 200, drop_overlong=True) == [0, 2]
     assert "long" in capsys.readouterr().err
     with pytest.raises(DataError, match="no row of at most"):
-        found.kept(2, drop_overlong=True)
+        found.kept(rows, 2, drop_overlong=True)
 
 
 def test_survey_reports_every_bad_row_at_once(processor: Processor) -> None:

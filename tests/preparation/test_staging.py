@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
+from riskva.data.registry import LENGTHS_FOLDER
 from riskva.errors import DataError, OutputFolderError
 from riskva.preparation.parts import Part
 from riskva.preparation.staging import WORK_FOLDER, Staging
@@ -48,6 +49,14 @@ def content(folder: Path) -> list[str]:
 def test_published_files_stand_beside_manifest_and_registry(tmp_path: Path) -> None:
     publish(tmp_path / "out", "train.jsonl", "images/a.jpg")
     assert content(tmp_path / "out") == ["dataset_info.json", "images/a.jpg", "manifest.json", "train.jsonl"]
+
+
+def test_lengths_that_training_kept_are_in_nobodys_way(tmp_path: Path) -> None:
+    fill(tmp_path, f"{LENGTHS_FOLDER}/a.lengths")
+    publish(tmp_path, "train.jsonl")
+    publish(tmp_path, "other.jsonl", overwrite=True)
+    expected = [f"{LENGTHS_FOLDER}/a.lengths", "dataset_info.json", "manifest.json", "other.jsonl"]
+    assert content(tmp_path) == expected
 
 
 def test_manifest_reads_back_as_written(tmp_path: Path) -> None:

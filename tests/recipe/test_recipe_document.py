@@ -93,13 +93,13 @@ def test_an_override_without_a_value_unsets(load: Load, sft: str) -> None:
 def test_dotted_overrides_change_a_part_of_the_file_or_of_the_default(load: Load, sft: str, prepare: str) -> None:
     in_file = load(prepare + "split: {train: 0.5, val: 0.5}\n", "split.train=0.7", "split.val=0.3").recipe
     in_default = load(prepare, "split.train=0.7", "split.val=0.2").recipe
-    created = load(sft, "gradient_checkpointing_kwargs.use_reentrant=false").recipe
+    created = load(sft, "lr_scheduler_kwargs.num_cycles=2").recipe
     assert isinstance(in_file, PrepareRecipe)
     assert isinstance(in_default, PrepareRecipe)
     assert isinstance(created, SftRecipe)
     assert in_file.split == {"train": 0.7, "val": 0.3}
     assert in_default.split == {"train": 0.7, "val": 0.2, "test": 0.1}
-    assert created.training == {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert created.training == {"lr_scheduler_kwargs": {"num_cycles": 2}}
 
 
 def test_answer_fields_are_overridden_as_a_whole(load: Load, prepare: str) -> None:

@@ -60,6 +60,23 @@ from recipe_loading import Faults, Load
             "load_best_model_at_end: true",
             "load_best_model_at_end: needs save_strategy and eval_strategy to be the same, found steps and no",
         ),
+        ("packing: true\npacking_len: 4096", ""),
+        ("packing: true\npacking_len: 512\ncutoff_len: 512", ""),
+        ("packing: true\naccelerator_config: {even_batches: true}", ""),
+        ("packing_len: 4096", "packing_len: means nothing without packing: true"),
+        (
+            "packing_len: 100\npacking: true",
+            "packing_len: 100 is below cutoff_len 4096: a row of that length would fit into no bin",
+        ),
+        ("packing: true\nstreaming: true", "packing: cannot be combined with streaming: bins are filled by lengths"),
+        (
+            "group_by_length: true\npacking: true",
+            "train_sampling_strategy: packing has an order of its own; leave train_sampling_strategy and",
+        ),
+        (
+            "accelerator_config: {split_batches: true}\npacking: true",
+            "accelerator_config: split_batches would split bins among processes; leave it out",
+        ),
         (
             "dataloader_prefetch_factor: 2\ndataloader_num_workers: 0",
             "dataloader_prefetch_factor: needs dataloader_num_workers of at least 1",
@@ -84,7 +101,7 @@ def test_one_fault_is_located_and_worded(load: Load, faults: Faults, sft: str, l
 
 def test_all_faults_come_at_once_by_file_and_line(faults: Faults) -> None:
     Path("base.yaml").write_text("stage: sft\nlora_rank: abc\nlearning_rat: 1\n")
-    text = "extends: base.yaml\noutput_dir: o\nbf16: true\nfp16: true\nval_size: -1\npacking: true\n"
+    text = "extends: base.yaml\noutput_dir: o\nbf16: true\nfp16: true\nval_size: -1\nmask_history: true\n"
     assert faults(text, "seed=x", "nonsense") == [
         "base.yaml:2: lora_rank: expected a whole number greater than 0, found 'abc'",
         "base.yaml:3: learning_rat: unknown key; did you mean learning_rate?",
@@ -92,7 +109,7 @@ def test_all_faults_come_at_once_by_file_and_line(faults: Faults) -> None:
         "r.yaml: dataset: missing; stage sft needs it (Names in dataset_info.json; several are mixed.)",
         "r.yaml:3: bf16: bf16 and fp16 contradict each other; keep one",
         "r.yaml:5: val_size: expected a number of at least 0, found -1",
-        "r.yaml:6: packing: LLaMA-Factory knows this key, RisKVA does not (yet); leave it out or at its default",
+        "r.yaml:6: mask_history: LLaMA-Factory knows this key, RisKVA does not (yet); leave it out or at its default",
         "command line: 'nonsense': expected key=value, such as learning_rate=1e-5 or split.train=0.7",
         "command line: seed: expected a whole number of at least 0, found 'x'",
     ]

@@ -98,7 +98,7 @@ def test_its_training_recipe_trains(load: Load) -> None:
     assert loaded.warnings == (
         "r.yaml:3: video_max_pixels: ignored: RisKVA reads photos only",
         "r.yaml:4: trust_remote_code: ignored: RisKVA never runs code from a model's repository",
-        "r.yaml:14: overwrite_cache: ignored: RisKVA encodes rows when they are needed and keeps no cache",
+        "r.yaml:14: overwrite_cache: ignored: RisKVA keeps lengths alone, and measures again what has changed",
     )
 
 
@@ -137,10 +137,9 @@ def test_a_typing_error_in_a_borrowed_recipe_is_still_an_error(faults: Faults) -
 @pytest.mark.parametrize(
     "line",
     [
-        "packing: true",
-        "neat_packing: true",
-        "quantization_bit: 4",
-        "use_dora: true",
+        "quantization_method: hqq",
+        "quantization_type: fp4",
+        "double_quantization: false",
         "train_on_prompt: true",
         "mask_history: true",
         "pissa_init: true",
@@ -161,11 +160,16 @@ def test_a_value_that_would_change_the_result_is_an_error(faults: Faults, sft: s
     "line",
     [
         "packing: false",
-        "packing: null",
         "neat_packing: false",
+        "packing: false\nneat_packing: false",
         "quantization_bit: null",
         "quantization_bit:",
+        "quantization_method: bnb",
+        "quantization_type: nf4",
         "use_dora: false",
+        "use_rslora: false",
+        "loraplus_lr_ratio: null",
+        "loraplus_lr_embedding: 1.0e-6",
         "infer_backend: huggingface",
         "mix_strategy: concat",
         "double_quantization: true",
@@ -185,7 +189,7 @@ def test_its_default_asks_for_nothing(load: Load, sft: str, line: str) -> None:
         ("pissa_iter", True, False),
         ("num_beams", 1, True),
         ("num_beams", True, False),
-        ("use_dora", 0, False),
+        ("shift_attn", 0, False),
         ("fp8", False, True),
         ("double_quantization", False, False),
     ],

@@ -45,8 +45,29 @@ def test_old_names_of_training_fields(load: Load, sft: str, lines: str, training
 
 
 @pytest.mark.parametrize(
+    ("lines", "packing"),
+    [
+        ("neat_packing: true", True),
+        ("packing: true\nneat_packing: true", True),
+        ("packing: true\nneat_packing: false", True),
+        ("neat_packing: false\npacking: true", True),
+        ("neat_packing: false", False),
+    ],
+)
+def test_neat_packing_is_packing(load: Load, sft: str, lines: str, packing: bool) -> None:
+    loaded = load(f"{sft}{lines}\n")
+    assert isinstance(loaded.recipe, SftRecipe)
+    assert loaded.recipe.packing is packing
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
+        (
+            "packing: false\nneat_packing: true",
+            "neat_packing: contradicts packing (r.yaml:5); both set packing, keep one",
+        ),
         (
             "warmup_ratio: 0.1\nwarmup_steps: 20",
             "warmup_steps: contradicts warmup_ratio (r.yaml:5); both set warmup_steps, keep one",
