@@ -34,7 +34,7 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from riskva.modeling.checkpointing import checkpoint_layers
-from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
+from riskva.modeling.model import LastLayer, Qwen2_5_VLForConditionalGeneration
 from riskva.modeling.tuning import prepare_tuning
 from riskva.recipe import SftRecipe
 
@@ -157,7 +157,9 @@ def riskva_model(config: Qwen2_5_VLConfig, num_checkpointed: int, recipe: SftRec
     checkpoint_layers(model, num_checkpointed)
     # A checkpoint's second forward is out of reach of IndicesFollow.
     head = next(module for name, module in model.named_modules() if name.endswith("lm_head"))
-    head.register_forward_pre_hook(_targets_follow)
+    last = [module for module in model.modules() if isinstance(module, LastLayer)]
+    for one in (head, *last):
+        one.register_forward_pre_hook(_indices_follow, with_kwargs=True)
     return model
 
 
@@ -210,8 +212,10 @@ def _labels(length: int, num_supervised: int) -> Tensor:
     return labels
 
 
-def _targets_follow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(one.to(META) if isinstance(one, Tensor) else one for one in args)
+def _indices_follow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    bounds = {name: one for name, one in kwargs.items() if name == "cu_seqlens"}
+    args, kwargs = tree_map_only(Tensor, lambda one: one.to(META), (args, kwargs))
+    return args, {**kwargs, **bounds}
 
 
 class IndicesFollow(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """What the backward pass keeps of a layer, in bytes a row (a token or a patch), worked out from its matrices.
 
-The tensors are those that autograd saves in transformers' layers with PEFT's LoRA and a flash kernel for attention.
+The tensors are those that autograd saves in transformers' layers with `LeanLora` and a flash kernel for attention.
 Counted that way they are exact (tests/modeling/test_memory.py holds them against `saved_tensors_hooks`); under
 `torch_compile` fewer are kept, so that this is an upper bound there. DoRA's own tensors are left out.
 """
@@ -21,25 +21,23 @@ FLOAT32 = 4
 class Precision:
     """Bytes of an activation, and of what stands between layers, which is float32 where trained embeddings are.
 
-    Under autocast (`is_mixed`) trained weights are float32 and cast when used. `lora_casts`: PEFT's LoRA then turns its
-    input into float32, which autocast turns back, so that each matrix keeps a copy.
+    Under autocast (`is_mixed`) trained weights are float32 and cast when used.
     """
 
     width: int
     is_mixed: bool = False
     between: int = 0
-    lora_casts: bool = False
 
     @classmethod
     def of(cls, shapes: Shapes, width: int, is_mixed: bool) -> Precision:
         """Activations of `width` bytes in a language model that trains as `shapes` says."""
         between = FLOAT32 if is_mixed and shapes.embedding.num_trained else width
-        return cls(width, is_mixed, between, lora_casts=is_mixed)
+        return cls(width, is_mixed, between)
 
     def has_own_input(self, one: Linear) -> bool:
         """Whether a matrix keeps a copy of its input that it shares with none beside it."""
         if one.role == "lora":
-            return self.lora_casts or one.drops
+            return one.drops
         return one.role == "full" and self.is_mixed  # its input comes from a norm in float32
 
 
@@ -69,8 +67,7 @@ def _saved_around_attention(block: Block, inputs: tuple[Linear, ...], precision:
     attended = output.num_trained > 0 and (has_own_copy or copies_output)
     products = 3 + (down.num_trained > 0)  # before and after the activation, what it is multiplied with, their product
     low_rank = sum(one.rank for one in block.linears)
-    mask = FLOAT32 if precision.lora_casts else precision.width  # of dropout, on a CPU; a GPU's are of one byte
-    masks = mask * sum(one.inputs for one in block.linears if one.drops)
+    masks = precision.width * sum(one.inputs for one in block.linears if one.drops)  # on a GPU of one byte
     return norms + masks + precision.width * ((given + attended) * width + products * middle + low_rank)
 
 

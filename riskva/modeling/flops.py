@@ -48,7 +48,7 @@ def step_flops(shapes: Shapes, batch: Batch, num_checkpointed: int = 0) -> int:
     """
     return (
         _tower_step(shapes, batch.grids, num_checkpointed > 0)
-        + _language_step(shapes, batch.lengths, num_checkpointed)
+        + _language_step(shapes, batch, num_checkpointed)
         + _head_step(shapes, batch)
     )
 
@@ -61,10 +61,14 @@ def tower_flops(shapes: Shapes, grid: Grid) -> int:
     )
 
 
-def language_flops(shapes: Shapes, length: int) -> int:
-    """One sample of `length` tokens through the language model's layers, forward, without the head."""
+def language_flops(shapes: Shapes, length: int, num_supervised: int) -> int:
+    """One sample of `length` tokens through the language model's layers, forward, without the head.
+
+    What follows attention in the last layer is computed for the supervised tokens alone.
+    """
     attention = len(shapes.layers) * _attention(shapes.config.text_config.hidden_size, [length])
-    return sum(_product(one, length) for one in _linears(shapes.layers)) + attention
+    spared = sum(_product(one, length - num_supervised) for one in shapes.layers[-1].linears[3:])
+    return sum(_product(one, length) for one in _linears(shapes.layers)) + attention - spared
 
 
 def head_flops(shapes: Shapes, num_positions: int) -> int:
@@ -99,27 +103,38 @@ def _attention(width: int, lengths: Sequence[int]) -> int:
     return sum(4 * length * length * width for length in lengths)
 
 
-def _block_step(block: Block, rows: int, attention: int, has_gradient: bool, is_recomputed: bool) -> tuple[int, bool]:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that go through a block: into its attention, of which `attention` is the work, and on from there."""
+
+    before: int
+    after: int
+    attention: int
+
+
+def _block_step(block: Block, rows: _Rows, has_gradient: bool, is_recomputed: bool) -> tuple[int, bool]:
     """Forward, backward and recomputation of a block, and whether its output has a gradient.
 
-    `has_gradient` says so of its input; `attention` is the work of its attention forward.
+    `has_gradient` says so of its input.
     """
     *inputs, output, gate, up, down = block.linears
+    after = rows.after
     attends = has_gradient or block.trains_norms or any(one.num_trained for one in inputs)
     middle = attends or output.num_trained > 0
     reaches_down = middle or block.trains_norms or gate.num_trained + up.num_trained > 0
     given = reaches_down or down.num_trained > 0
-    forward = sum(_product(one, rows) for one in block.linears) + attention
-    backward = 2 * attention * attends
+    forward = sum(_product(one, rows.before) for one in inputs) + rows.attention
+    forward += sum(_product(one, after) for one in (output, gate, up, down))
+    backward = 2 * rows.attention * attends
     first = has_gradient or block.trains_norms
-    backward += sum(_backward(one, rows, first, first or one.num_trained > 0) for one in inputs)
-    backward += _backward(output, rows, attends, middle)
+    backward += sum(_backward(one, rows.before, first, first or one.num_trained > 0) for one in inputs)
+    backward += _backward(output, after, attends, middle)
     backward += sum(
-        _backward(one, rows, middle or block.trains_norms, middle or block.trains_norms or one.num_trained > 0)
+        _backward(one, after, middle or block.trains_norms, middle or block.trains_norms or one.num_trained > 0)
         for one in (gate, up)
     )
-    backward += _backward(down, rows, reaches_down, given)
-    again = forward - _not_recomputed(down, rows) if is_recomputed and given else 0
+    backward += _backward(down, after, reaches_down, given)
+    again = forward - _not_recomputed(down, after) if is_recomputed and given else 0
     return forward + backward + again, given
 
 
@@ -128,11 +143,14 @@ def _not_recomputed(down: Linear, rows: int) -> int:
     return 2 * rows * (down.rank * down.outputs if down.role == "lora" else down.inputs * down.outputs)
 
 
-def _language_step(shapes: Shapes, lengths: Sequence[int], num_checkpointed: int) -> int:
-    attention = _attention(shapes.config.text_config.hidden_size, lengths)
+def _language_step(shapes: Shapes, batch: Batch, num_checkpointed: int) -> int:
+    attention = _attention(shapes.config.text_config.hidden_size, batch.lengths)
+    every = _Rows(batch.num_tokens, batch.num_tokens, attention)
+    last = _Rows(batch.num_tokens, batch.num_supervised, attention)  # see riskva.modeling.model.LastLayer
     work, has_gradient = 0, shapes.embeddings_have_gradients
     for index, layer in enumerate(shapes.layers):
-        done, has_gradient = _block_step(layer, sum(lengths), attention, has_gradient, index < num_checkpointed)
+        rows = last if index == len(shapes.layers) - 1 else every
+        done, has_gradient = _block_step(layer, rows, has_gradient, index < num_checkpointed)
         work += done
     return work
 
@@ -164,7 +182,7 @@ def _trained_tower(shapes: Shapes, grid: Grid, is_recomputed: bool) -> int:
     work = _product(shapes.patch_embed, patches) * (1 + has_gradient)
     for index, block in enumerate(shapes.blocks):
         attention = _window_attention(shapes, grid, index)
-        done, has_gradient = _block_step(block, patches, attention, has_gradient, is_recomputed)
+        done, has_gradient = _block_step(block, _Rows(patches, patches, attention), has_gradient, is_recomputed)
         work += done
     has_gradient = has_gradient or shapes.merger_norm.num_trained > 0
     for one in shapes.merger:

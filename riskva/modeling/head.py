@@ -34,7 +34,9 @@ class SupervisedHead(nn.Linear):
 
     def _losses(self, hidden: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         losses: Tensor
-        if self.weight.requires_grad and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            losses = _losses(hidden, self.weight, targets, label_smoothing)
+        elif self.weight.requires_grad:
             losses = checkpoint(
                 _losses, hidden, self.weight, targets, label_smoothing, use_reentrant=False, preserve_rng_state=False
             )
@@ -48,14 +50,10 @@ class _LossesOfFrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-        if not ctx.needs_input_grad[0]:
-            return _losses(hidden, weight, targets, label_smoothing)
-        with torch.enable_grad():
-            alone = hidden.detach().requires_grad_()
-            losses = _losses(alone, weight, targets, label_smoothing)
-            # A position's loss depends on its own hidden state only, so its gradient can be scaled later.
-            ctx.save_for_backward(*torch.autograd.grad(losses.sum(), alone))
-        return losses.detach()
+        losses, gradient = _losses_and_gradient(hidden, weight, targets, label_smoothing)
+        # A position's loss depends on its own hidden state only, so its gradient can be scaled later.
+        ctx.save_for_backward(gradient)
+        return losses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -66,3 +64,27 @@ class _LossesOfFrozenHead(torch.autograd.Function):
 def _losses(hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     logits = linear(hidden, weight).float()
     return cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
+
+
+def _losses_and_gradient(
+    hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The cross entropy (S,) of `hidden` (S, H), and the gradient (S, H) of each position's own.
+
+    The gradient is (softmax - target) W. The softmax's sum is divided by after the product, where a row has H numbers
+    and not V; and what label smoothing takes from the target goes to the mean of all rows of W.
+    """
+    logits = linear(hidden, weight)
+    weight = weight.to(logits.dtype)
+    of_targets = logits.gather(1, targets[:, None]).float()
+    highest = logits.amax(dim=1, keepdim=True).float()
+    terms = logits.float().sub_(highest).exp_() if logits.dtype != torch.float32 else logits.sub_(highest).exp_()
+    total = terms.sum(dim=1, keepdim=True)
+    log_total = total.log() + highest
+    gradient = (terms.to(weight.dtype) @ weight).float() / total - weight[targets].float() * (1 - label_smoothing)
+    losses = log_total - (1 - label_smoothing) * of_targets
+    if label_smoothing:
+        mean = weight.float().mean(dim=0)
+        losses -= label_smoothing * (hidden.float() @ mean)[:, None]
+        gradient -= label_smoothing * mean
+    return losses[:, 0], gradient.to(hidden.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
@@ -12,18 +13,35 @@ class LeanLora(LoraLinear):
     """PEFT's LoRA on a linear layer, for the one case that training consists of: one plain adapter, not merged.
 
     The scale is applied to the `rank` numbers between A and B, not to the layer's whole output; the input is not
-    turned into the float32 of A's weights, which autocast undoes; and the sum is made in place.
+    turned into the float32 of A's weights, which autocast undoes; and B's product is added as it is made.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(…, outputs) of (…, inputs)."""
-        name = self.active_adapters[0]
-        if self.merged or self.disable_adapters or self.lora_variant or len(self.active_adapters) > 1 or args or kwargs:
+        if args or kwargs or not self._is_the_one_case(x):
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        low = self.lora_A[name](self.lora_dropout[name](x)) * self.scaling[name]
-        result: Tensor = self.base_layer(x)
-        return result.add_(self.lora_B[name](low))
+        name = self.active_adapters[0]
+        rows = x.reshape(-1, x.shape[-1])
+        low = self.lora_A[name](self.lora_dropout[name](rows)) * self.scaling[name]
+        result: Tensor = self.base_layer(rows)
+        low, high = low.to(result.dtype), self.lora_B[name].weight.t().to(result.dtype)
+        if torch.compiler.is_compiling():
+            result = result + low @ high  # the sum becomes a part of what is compiled around it
+        else:
+            result.addmm_(low, high)
+        return result.view(*x.shape[:-1], result.shape[-1])
+
+    def _is_the_one_case(self, x: Tensor) -> bool:
+        if self.merged or self.disable_adapters or self.lora_variant or len(self.active_adapters) != 1:
+            return False
+        (name,) = self.active_adapters
+        if name not in self.lora_A:  # it is on other layers
+            return False
+        # Else PEFT turns the input into the dtype of A's weights
+        kind = x.device.type
+        is_autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return x.dtype == self.lora_A[name].weight.dtype or is_autocast
 
 
 def make_lean(model: nn.Module) -> None:

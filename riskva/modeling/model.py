@@ -1,8 +1,8 @@
 """Qwen2.5-VL that also takes samples packed into one row and gives their losses; otherwise it is transformers' own.
 
 What differs in packed form: attention within samples and not over the row (`riskva.modeling.segments`), the windows of
-a photo in one call and not one by one, features of photos that a cache has kept in place of the vision tower, and the
-loss of supervised positions alone (`riskva.modeling.head`).
+a photo in one call and not one by one, features of photos that a cache has kept in place of the vision tower, the last
+layer's MLP and the loss (`riskva.modeling.head`) at supervised positions alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 import transformers
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLTextConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLAttention,
+    Qwen2_5_VLDecoderLayer,
     Qwen2_5_VLVisionAttention,
     apply_rotary_pos_emb,
     apply_rotary_pos_emb_vision,
@@ -52,6 +53,7 @@ class Qwen2_5_VLForConditionalGeneration(  # type: ignore[no-untyped-call]  # no
         self.lm_head = SupervisedHead(text.hidden_size, text.vocab_size, bias=False)
         for index, layer in enumerate(self.model.language_model.layers):
             layer.self_attn = PackedAttention(text, index)
+        self.model.language_model.layers[-1] = LastLayer(text, text.num_hidden_layers - 1)
         for block in self.model.visual.blocks:
             block.attn = BatchedVisionAttention(vision)
         self.keep_features: KeepFeatures | None = None
@@ -87,6 +89,8 @@ class Qwen2_5_VLForConditionalGeneration(  # type: ignore[no-untyped-call]  # no
             embedded = add_noise(embedded, cu_seqlens, self.neftune_noise_alpha)
         if self.always_runs_tower and "pixel_values" not in images:
             embedded = embedded + 0 * self._features_of_blank().sum()
+        # The token at T + 1 is predicted at T; a sample's first token has no label.
+        places = (labels[0, 1:] != IGNORED).nonzero().flatten()
         hidden = self.model(
             input_ids=input_ids,
             inputs_embeds=embedded,
@@ -95,14 +99,10 @@ class Qwen2_5_VLForConditionalGeneration(  # type: ignore[no-untyped-call]  # no
             attention_mask=dict.fromkeys(("full_attention", "sliding_attention")),
             mm_encoder_outputs=self._encoded(**images),
             cu_seqlens=cu_seqlens,
+            last_places=places,
             use_cache=False,
         ).last_hidden_state[0]
-        return self._losses(hidden, labels[0], cu_seqlens, label_smoothing)
-
-    def _losses(self, hidden: Tensor, labels: Tensor, cu_seqlens: Tensor, label_smoothing: float) -> SampleLosses:
-        # The token at T + 1 is predicted at T; a sample's first token has no label.
-        places = (labels[1:] != IGNORED).nonzero().flatten()
-        losses = self.lm_head(hidden[places], labels[places + 1], label_smoothing)
+        losses = self.lm_head(hidden, labels[0, places + 1], label_smoothing)
         samples = torch.bucketize(places, cu_seqlens[1:].to(places.device), right=True)
         sums = torch.zeros(len(cu_seqlens) - 1, device=losses.device).index_add(0, samples, losses)
         return SampleLosses(sums, torch.bincount(samples, minlength=len(sums)))
@@ -164,9 +164,14 @@ class PackedAttention(Qwen2_5_VLAttention):
     """The language model's attention; with `cu_seqlens` every sample of a packed row sees itself alone."""
 
     def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, cu_seqlens: Tensor | None = None, position_embeddings: Any = None, **others: Any
+        self,
+        hidden_states: Tensor,
+        cu_seqlens: Tensor | None = None,
+        position_embeddings: Any = None,
+        places: Tensor | None = None,
+        **others: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """As its parent, on (1, L, H)."""
+        """As its parent, on (1, L, H); given `places` (S,), what comes out is (1, S, H), of those places alone."""
         if cu_seqlens is None:
             parent: Any = super()
             return cast(
@@ -179,7 +184,26 @@ class PackedAttention(Qwen2_5_VLAttention):
         )
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings, unsqueeze_dim=2)
         attended = attend_within(query[0], key[0], value[0], cu_seqlens, is_causal=True)
+        if places is not None:
+            attended = attended[places]
         return self.o_proj(attended.reshape(1, len(attended), -1)), None
+
+
+class LastLayer(Qwen2_5_VLDecoderLayer):
+    """The language model's last layer, which computes what comes after its attention only where it is asked for."""
+
+    def __init__(self, config: Qwen2_5_VLTextConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.self_attn = PackedAttention(config, layer_idx)
+
+    def forward(self, hidden_states: Tensor, *args: Any, last_places: Tensor | None = None, **others: Any) -> Tensor:
+        """(1, S, H) of (1, L, H): the S places whose tokens predict a supervised one; without them, all places."""
+        if last_places is None:
+            whole: Tensor = super().forward(hidden_states, *args, **others)
+            return whole
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), places=last_places, **others)
+        hidden = hidden_states[:, last_places] + attended
+        return hidden + cast(Tensor, self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class BatchedVisionAttention(Qwen2_5_VLVisionAttention):

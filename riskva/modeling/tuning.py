@@ -22,9 +22,11 @@ from transformers import PreTrainedModel
 
 from riskva.errors import RecipeError
 from riskva.modeling.loading import attach_adapter, locate_adapter
+from riskva.modeling.lora import make_lean
 from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
 from riskva.modeling.quantization import num_values
 from riskva.recipe import SftRecipe
+from riskva.recipe.deepspeed import splits_weights
 
 LANGUAGE = r"(?:.*\.)?language_model\..*"
 VISION = r"(?:.*\.)?visual\.blocks\..*"
@@ -57,6 +59,8 @@ def prepare_tuning(
             if weight.requires_grad:
                 weight.data = weight.data.float()
     skip_gradients_of_frozen_tower(model)
+    if not splits_weights(recipe):  # B's weights are used beside its module, where ZeRO-3 would not gather them
+        make_lean(tuned)
     return tuned
 
 

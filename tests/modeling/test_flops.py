@@ -92,7 +92,9 @@ def test_a_step_is_what_pytorch_counts(keys: dict[str, Any], num_checkpointed: i
 def test_forward_alone_is_what_pytorch_counts() -> None:
     config = small_config()
     shapes = shapes_of(config, lora_recipe(lora_rank=8))
-    forward = tower_flops(shapes, photo_grid(PHOTO)) + sum(language_flops(shapes, length) for length in LENGTHS)
+    supervised = [0] * (len(LENGTHS) - 1) + [NUM_ANSWER]
+    forward = sum(language_flops(shapes, *one) for one in zip(LENGTHS, supervised, strict=True))
+    forward += tower_flops(shapes, photo_grid(PHOTO))
     model, batch = riskva_model(config, 0, lora_recipe(lora_rank=8)), packed_batch(config, LENGTHS, 70, False, PHOTO)
     with torch.no_grad(), counting_on_meta() as counter:
         model(**batch)
