@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -117,8 +118,11 @@ def build_tiny_model(
     vision_hidden_size: int = 64,
     vision_depth: int = 2,
     vision_num_heads: int = 4,
+    vision_intermediate_size: int | None = None,
+    full_attention_blocks: Sequence[int] | None = None,
     window_size: int = 56,
     vocab_size: int = 1400,
+    embedding_rows: int | None = None,
     tie_word_embeddings: bool = False,
     initializer_range: float = 0.06,
     head_range: float = 0.25,
@@ -126,16 +130,17 @@ def build_tiny_model(
 ) -> Path:
     """The folder `out`, holding a random model with everything that loading, training and generating need.
 
-    The same arguments give the same files. `vocab_size` bounds the tokenizer; the embedding has up to 128 rows more.
-    The last vision block attends to the whole image, those before it to windows of `window_size` pixels. `head_range`
-    is the standard deviation of the output embedding: with much less, no frozen head could be sure of any token, and
-    LoRA would have nothing to learn. The head dimension (`hidden_size / num_attention_heads`) must be at least 8, to
-    leave M-RoPE its three sections.
+    The same arguments give the same files. `vocab_size` bounds the tokenizer; the embedding has up to 128 rows more, or
+    as many as `embedding_rows` says. Of the vision blocks the last one, or those in `full_attention_blocks`, attend to
+    the whole image, the others to windows of `window_size` pixels; inside they are twice as wide as outside, or
+    `vision_intermediate_size`. `head_range` is the standard deviation of the output embedding: with much less, no
+    frozen head could be sure of any token, and LoRA would have nothing to learn. The head dimension (`hidden_size /
+    num_attention_heads`) must be at least 8, to leave M-RoPE its three sections.
     """
     tokenizer = build_tokenizer(vocab_size)
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": _round_up(len(tokenizer) + 1, 64) + 64,
+            "vocab_size": embedding_rows or _round_up(len(tokenizer) + 1, 64) + 64,
             "hidden_size": hidden_size,
             "intermediate_size": intermediate_size,
             "num_hidden_layers": num_hidden_layers,
@@ -156,11 +161,11 @@ def build_tiny_model(
         vision_config={
             "depth": vision_depth,
             "hidden_size": vision_hidden_size,
-            "intermediate_size": 2 * vision_hidden_size,
+            "intermediate_size": vision_intermediate_size or 2 * vision_hidden_size,
             "num_heads": vision_num_heads,
             "out_hidden_size": hidden_size,
             "window_size": window_size,
-            "fullatt_block_indexes": [vision_depth - 1],
+            "fullatt_block_indexes": list(full_attention_blocks or [vision_depth - 1]),
             "tokens_per_second": 2,
             "initializer_range": initializer_range,
         },

@@ -23,13 +23,14 @@ class LeanLora(LoraLinear):
             return output
         name = self.active_adapters[0]
         rows = x.reshape(-1, x.shape[-1])
-        low = self.lora_A[name](self.lora_dropout[name](rows)) * self.scaling[name]
+        low = self.lora_A[name](self.lora_dropout[name](rows))
         result: Tensor = self.base_layer(rows)
-        low, high = low.to(result.dtype), self.lora_B[name].weight.t().to(result.dtype)
+        high = self.lora_B[name].weight.t().to(result.dtype)
         if torch.compiler.is_compiling():
-            result = result + low @ high  # the sum becomes a part of what is compiled around it
+            # Scale and sum become a part of what is compiled around them; the sum alone would be put into the product
+            result = result + low.to(result.dtype) @ high * self.scaling[name]
         else:
-            result.addmm_(low, high)
+            result.addmm_(low.to(result.dtype), high, alpha=self.scaling[name])
         return result.view(*x.shape[:-1], result.shape[-1])
 
     def _is_the_one_case(self, x: Tensor) -> bool:

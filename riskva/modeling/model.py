@@ -186,7 +186,7 @@ class PackedAttention(Qwen2_5_VLAttention):
         attended = attend_within(query[0], key[0], value[0], cu_seqlens, is_causal=True)
         if places is not None:
             attended = attended[places]
-        return self.o_proj(attended.reshape(1, len(attended), -1)), None
+        return self.o_proj(attended.flatten(1)[None]), None
 
 
 class LastLayer(Qwen2_5_VLDecoderLayer):
