@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -25,7 +25,7 @@ class LeanLora(LoraLinear):
         rows = x.reshape(-1, x.shape[-1])
         low = self.lora_A[name](self.lora_dropout[name](rows))
         result: Tensor = self.base_layer(rows)
-        high = self.lora_B[name].weight.t().to(result.dtype)
+        high = cast(Any, self.lora_B[name]).weight.t().to(result.dtype)
         if torch.compiler.is_compiling():
             # Scale and sum become a part of what is compiled around them; the sum alone would be put into the product
             result = result + low.to(result.dtype) @ high * self.scaling[name]

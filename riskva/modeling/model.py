@@ -189,7 +189,7 @@ class PackedAttention(Qwen2_5_VLAttention):
         return self.o_proj(attended.flatten(1)[None]), None
 
 
-class LastLayer(Qwen2_5_VLDecoderLayer):
+class LastLayer(Qwen2_5_VLDecoderLayer):  # type: ignore[no-untyped-call]
     """The language model's last layer, which computes what comes after its attention only where it is asked for."""
 
     def __init__(self, config: Qwen2_5_VLTextConfig, layer_idx: int) -> None:
@@ -203,7 +203,8 @@ class LastLayer(Qwen2_5_VLDecoderLayer):
             return whole
         attended, _ = self.self_attn(self.input_layernorm(hidden_states), places=last_places, **others)
         hidden = hidden_states[:, last_places] + attended
-        return hidden + cast(Tensor, self.mlp(self.post_attention_layernorm(hidden)))
+        added: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return added
 
 
 class BatchedVisionAttention(Qwen2_5_VLVisionAttention):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from riskva.encoding.lengths import Lengths
 from riskva.modeling.memory import Load
@@ -76,14 +78,17 @@ class Schedule:
         if self.lengths is None:
             longest = self.recipe.cutoff_len * self.micro_batch
             return Load(longest, self.micro_batch, IMAGE_PATCHES * longest)
-        order = np.argsort(self.lengths.totals)[::-1]
-        image_tokens = int(self.lengths.num_image_tokens[order[: self.micro_batch]].sum())
         if not self.recipe.packing:
-            return Load(int(self.lengths.totals[order[: self.micro_batch]].sum()), self.micro_batch, 4 * image_tokens)
+            most = [int(np.sort(one)[-self.micro_batch :].sum()) for one in _tokens_and_image_tokens(self.lengths)]
+            return Load(most[0], self.micro_batch, IMAGE_PATCHES * most[1])
         num_tokens = min(packing_len(self.recipe) * self.micro_batch, int(self.lengths.totals.sum()))
         share = float(self.lengths.num_image_tokens.sum() / self.lengths.totals.sum())
         num_samples = max(1, round(num_tokens / float(self.lengths.totals.mean())))
         return Load(num_tokens, num_samples, round(IMAGE_PATCHES * num_tokens * share))
+
+
+def _tokens_and_image_tokens(lengths: Lengths) -> tuple[NDArray[Any], NDArray[Any]]:
+    return lengths.totals, lengths.num_image_tokens
 
 
 def packing_len(recipe: SftRecipe) -> int:

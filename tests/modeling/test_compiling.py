@@ -1,4 +1,4 @@
-"""What `torch_compile` needs; that compiled layers give the same losses is in tests/e2e/test_training_core.py."""
+"""What `torch_compile` needs; that compiled layers give the same losses is in tests/e2e/test_core_keys.py."""
 
 import os
 from pathlib import Path

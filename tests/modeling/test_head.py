@@ -1,5 +1,7 @@
 """The head's losses against cross entropy on all logits at once, and what exists in memory meanwhile."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -62,7 +64,7 @@ class LargestLogits(TorchDispatchMode):
         super().__init__()
         self.most = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.dim() and result.shape[-1] == VOCABULARY:
             self.most = max(self.most, result.numel() // VOCABULARY)
