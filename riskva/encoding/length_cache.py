@@ -12,6 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -121,8 +122,11 @@ def _keep(kept: _Kept, path: Path) -> None:
 
 def _make_room(folder: Path) -> None:
     """Remove all but the newest files, those that a killed run has left half-written among them."""
-    files = sorted(((path.stat().st_mtime_ns, path) for path in folder.iterdir()), reverse=True)
-    for _, path in files[_MOST_FILES:]:
+    files: list[tuple[int, Path]] = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another run makes room as well
+            files.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(files, reverse=True)[_MOST_FILES:]:
         path.unlink(missing_ok=True)
 
 

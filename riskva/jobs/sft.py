@@ -30,7 +30,7 @@ from riskva.recipe.faults import did_you_mean
 from riskva.recipe.metrics import EVAL_PREFIX, REPORT_SCORES, is_report_score
 from riskva.report import DEFAULT_FORMAT, ReportFormat
 from riskva.training.arguments import build_arguments
-from riskva.training.assembly import bare_model, build_model, build_trainer, plan_caches, plan_memory, schedule_of
+from riskva.training.assembly import build_model, build_trainer, plan_caches, plan_memory, schedule_of
 from riskva.training.callbacks import StopOnSigterm
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
 from riskva.training.dataset import letting_workers_go
@@ -40,7 +40,7 @@ from riskva.training.pixel_cache import DISK_FOLDER
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.schedule import packing_len
-from riskva.training.trainer import RiskTrainer
+from riskva.training.trainer import RiskTrainer, bare_model
 
 ScoreAnswers = Callable[[Any], dict[str, float]]
 
@@ -85,7 +85,7 @@ def run(recipe: SftRecipe) -> None:
         processor = _processor(recipe, folder)
         rows = decide_once(lambda: open_rows(recipe, processor, args.seed, recipe.verify))
         caches = plan_caches(recipe, folder, processor, rows)
-        memory = decide_once(lambda: plan_memory(recipe, folder, rows, args.device.type))
+        memory = decide_once(lambda: plan_memory(recipe, folder, rows, caches, args.device.type))
         score_answers = _score_answers(recipe, args, processor, rows)
         model = build_model(recipe, args, folder, memory)
         trainer = build_trainer(
@@ -101,7 +101,7 @@ def run(recipe: SftRecipe) -> None:
         )
         was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        with caches.opened(bare_model(trainer)), letting_workers_go():
+        with caches.opened(bare_model(trainer.model)), letting_workers_go():
             metrics = _train(trainer, recipe, checkpoint, was_unfinished)
             _finish(trainer, recipe, metrics)
 
@@ -116,7 +116,7 @@ def plan(recipe: SftRecipe) -> list[str]:
     verify: Verify = "size" if recipe.verify == "full" else recipe.verify
     seed = int(recipe.training.get("seed", 42))
     rows = open_rows(recipe, processor, seed, verify, keeps_lengths=False)
-    plan_caches(recipe, folder, processor, rows)
+    caches = plan_caches(recipe, folder, processor, rows)
     schedule = schedule_of(recipe, rows)
     units = "bins of rows" if recipe.packing else "rows"
     return [
@@ -127,7 +127,7 @@ def plan(recipe: SftRecipe) -> list[str]:
         *([f"packing: {schedule.num_units} bins of at most {packing_len(recipe)} tokens"] if recipe.packing else []),
         f"{schedule.steps_per_epoch} optimiser steps an epoch ({schedule.units_per_step} {units} each), about "
         f"{schedule.num_steps} in all",
-        *plan_memory(recipe, folder, rows, "cuda" if num_accelerators() else "cpu").lines(),
+        *plan_memory(recipe, folder, rows, caches, "cuda" if num_accelerators() else "cpu").lines(),
         *_planned_answers(recipe, rows),
     ]
 

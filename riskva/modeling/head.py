@@ -58,7 +58,8 @@ class _LossesOfFrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0][:, None].to(gradient.dtype), None, None, None
+        # In float32: rounded, 1 / tokens would scale the whole step's gradients by one wrong factor
+        return (gradient * gradients[0][:, None]).to(gradient.dtype), None, None, None
 
 
 def _losses(hidden: Tensor, weight: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

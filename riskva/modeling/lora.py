@@ -37,7 +37,7 @@ class LeanLora(LoraLinear):
         if self.merged or self.disable_adapters or self.lora_variant or len(self.active_adapters) != 1:
             return False
         (name,) = self.active_adapters
-        if name not in self.lora_A:  # it is on other layers
+        if name not in self.lora_A or cast(Any, self.lora_B[name]).bias is not None:  # it is on other layers, or more
             return False
         # Else PEFT turns the input into the dtype of A's weights
         kind = x.device.type

@@ -183,6 +183,8 @@ class PackedAttention(Qwen2_5_VLAttention):
             one(hidden_states).view(1, hidden_states.shape[1], -1, self.head_dim) for one in projections
         )
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings, unsqueeze_dim=2)
+        # Float32 where trained embeddings are, under autocast: kernels want the dtype of the values
+        query, key = query.to(value.dtype), key.to(value.dtype)
         attended = attend_within(query[0], key[0], value[0], cu_seqlens, is_causal=True)
         if places is not None:
             attended = attended[places]

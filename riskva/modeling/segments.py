@@ -16,9 +16,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 _REMEMBERED_LAYOUTS = 8
+
+MOST_FILLED = 1.2
+"""Segments are filled up to the longest one's length where they then have at most this many times their places."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,37 @@ def attend_within(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
     bounds = tuple(cu_seqlens.tolist())
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and varlen_kernel() is not None:
         return _by_kernel(query, key, value, bounds, is_causal)
+    if is_causal and _are_alike(bounds):
+        return _side_by_side(query, key, value, [end - start for start, end in pairwise(bounds)])
     layout = _layout(bounds, query.device)
     if layout.order is None:
         return _by_stretches(query, key, value, layout, is_causal)
     attended = _by_stretches(query[layout.order], key[layout.order], value[layout.order], layout, is_causal)
     return torch.empty_like(attended).index_copy(0, layout.order, attended)
+
+
+def _are_alike(bounds: tuple[int, ...]) -> bool:
+    """Whether several segments are so nearly of one length that filling them up costs less than a call for each."""
+    lengths = [end - start for start, end in pairwise(bounds)]
+    return len(set(lengths)) > 1 and len(lengths) * max(lengths) <= MOST_FILLED * bounds[-1]
+
+
+def _side_by_side(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
+    """Causal attention of all segments in one call, those that are shorter filled up with zeros.
+
+    What is filled in comes after a segment's own places, so that none of them sees it, and no mask is needed.
+    """
+    longest = max(lengths)
+
+    def filled(rows: Tensor) -> Tensor:
+        parts = [pad(part, (0, 0, 0, 0, 0, longest - len(part))) for part in torch.split(rows, lengths)]
+        return torch.stack(parts).transpose(1, 2)
+
+    attended = scaled_dot_product_attention(
+        filled(query), filled(key), filled(value), is_causal=True, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    parts = zip(attended.transpose(1, 2).unbind(), lengths, strict=True)
+    return torch.cat([part[:length] for part, length in parts])
 
 
 def _by_stretches(query: Tensor, key: Tensor, value: Tensor, layout: Layout, is_causal: bool) -> Tensor:
@@ -96,10 +125,11 @@ def _layout(bounds: tuple[int, ...], device: torch.device) -> Layout:
 @cache
 def varlen_kernel() -> str | None:
     """Which kernel does segments of different lengths on this machine's GPU: flash_attn, torch, or None."""
+    if torch.cuda.get_device_capability() < (8, 0):  # before Ampere neither runs
+        return None
     if find_spec("flash_attn") is not None:
         return "flash_attn"
-    has_torch_kernel = find_spec("torch.nn.attention.varlen") is not None
-    return "torch" if has_torch_kernel and torch.cuda.get_device_capability() >= (8, 0) else None
+    return "torch" if find_spec("torch.nn.attention.varlen") is not None else None
 
 
 @lru_cache(_REMEMBERED_LAYOUTS)

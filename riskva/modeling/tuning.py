@@ -59,7 +59,8 @@ def prepare_tuning(
             if weight.requires_grad:
                 weight.data = weight.data.float()
     skip_gradients_of_frozen_tower(model)
-    if not splits_weights(recipe):  # B's weights are used beside its module, where ZeRO-3 would not gather them
+    # B's weights are used beside its module, where ZeRO-3 and FSDP would not gather them
+    if not (splits_weights(recipe) or recipe.training.get("fsdp")):
         make_lean(tuned)
     return tuned
 

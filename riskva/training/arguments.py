@@ -55,7 +55,7 @@ def _defaults(num_workers: int) -> dict[str, Any]:
         "report_to": "none",
         # Photos are decoded by the workers; without them the accelerator waits.
         "dataloader_num_workers": num_workers,
-        # They stay for the next epoch, with some batches ready when it begins.
+        # They stay over the epochs, so that they need not be started again.
         "dataloader_persistent_workers": num_workers > 0,
         "disable_tqdm": not sys.stderr.isatty(),
         "use_cpu": not torch.accelerator.is_available(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, ProgressCallback, Qwen2_5_VLConfig, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -20,7 +22,7 @@ from riskva.modeling.checkpointing import checkpoint_layers, memory_at_hand, num
 from riskva.modeling.compiling import compile_layers
 from riskva.modeling.loading import load_model
 from riskva.modeling.memory import Planner
-from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
+from riskva.modeling.model import KeepFeatures, Qwen2_5_VLForConditionalGeneration
 from riskva.modeling.quantization import quantization_config
 from riskva.modeling.shapes import Shapes, shapes_of
 from riskva.modeling.tuning import num_weights, prepare_tuning
@@ -31,6 +33,7 @@ from riskva.training.arguments import compute_dtype
 from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, StopEarly, StopWhenDiverged, TrainerLog
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_on_each_machine, decide_once
+from riskva.training.feature_writer import FeatureWriter
 from riskva.training.optimizer import LearningRates
 from riskva.training.pixel_cache import CachePlan
 from riskva.training.rows import Rows
@@ -47,20 +50,37 @@ class Caches:
     pixels: CachePlan | None
     features: VisionCachePlan | None
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """The most that they take of a machine's main memory."""
+        plans = [one for one in (self.pixels, self.features) if one is not None and one.place == "memory"]
+        return sum(one.num_bytes for one in plans)
+
     @contextmanager
     def opened(self, model: Qwen2_5_VLForConditionalGeneration) -> Iterator[None]:
         """Within, they are filled: by the rows as they are read, and by `model` as its tower runs."""
         with pixel_cache.opened(self.pixels), vision_cache.opened(self.features) as writer:
-            model.keep_features = writer.keep if writer is not None else None
+            model.keep_features = self._keeping(writer) if writer is not None else None
             try:
                 yield
             finally:
                 model.keep_features = None
 
+    def _keeping(self, writer: FeatureWriter) -> KeepFeatures:
+        def keep(keys: Sequence[str], features: Sequence[Tensor]) -> None:
+            # Under bf16_full_eval, say, evaluation at the end has another dtype than training
+            if self.features is not None and features[0].dtype == self.features.store.dtype:
+                writer.keep(keys, features)
+
+        return keep
+
 
 def schedule_of(recipe: SftRecipe, rows: Rows) -> Schedule:
     """The steps that the training rows make."""
-    return Schedule(recipe, len(rows.train), rows.train_lengths, num_processes(recipe.nproc_per_node))
+    launched = os.environ.get("WORLD_SIZE")
+    return Schedule(
+        recipe, len(rows.train), rows.train_lengths, int(launched) if launched else num_processes(recipe.nproc_per_node)
+    )
 
 
 def plan_caches(recipe: SftRecipe, folder: Path, processor: Processor, rows: Rows) -> Caches:
@@ -119,7 +139,7 @@ class MemoryPlan:
         ]
 
 
-def plan_memory(recipe: SftRecipe, folder: Path, rows: Rows, device: str) -> MemoryPlan:
+def plan_memory(recipe: SftRecipe, folder: Path, rows: Rows, caches: Caches, device: str) -> MemoryPlan:
     """The layers to checkpoint as the recipe says, or as few as the memory of `device` asks for."""
     config = Qwen2_5_VLConfig.from_pretrained(folder)
     schedule = schedule_of(recipe, rows)
@@ -128,7 +148,10 @@ def plan_memory(recipe: SftRecipe, folder: Path, rows: Rows, device: str) -> Mem
     )
     if recipe.gradient_checkpointing != "auto":
         return MemoryPlan(planner.num_layers if recipe.gradient_checkpointing else 0, planner)
-    at_hand = memory_at_hand(device, schedule.num_processes)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", schedule.num_processes))
+    at_hand = memory_at_hand(device, here)
+    if device == "cpu":
+        at_hand -= caches.bytes_in_memory // here
     return MemoryPlan(num_layers_to_checkpoint(planner.bytes_with, planner.num_layers, at_hand), planner)
 
 
@@ -141,18 +164,12 @@ def build_model(
     tuned = prepare_tuning(model, recipe, float32_weights=not args.deepspeed)
     trains, total = num_weights(tuned)
     note(f"{trains:,} of {total:,} weights train ({100 * trains / total:.2f} %)")
-    model.neftune_noise_alpha = args.neftune_noise_alpha
-    model.always_runs_tower = args.world_size > 1 and (splits_weights(recipe) or memory.planner.shapes.tower_trains)
+    is_split = splits_weights(recipe) or bool(args.fsdp)
+    model.always_runs_tower = args.world_size > 1 and (is_split or memory.planner.shapes.tower_trains)
     checkpoint_layers(tuned, memory.num_checkpointed)
     if recipe.torch_compile:
         compile_layers(model)
     return tuned
-
-
-def bare_model(trainer: RiskTrainer) -> Qwen2_5_VLForConditionalGeneration:
-    """The model without PEFT around it."""
-    model: Any = trainer.model
-    return cast(Qwen2_5_VLForConditionalGeneration, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def build_trainer(

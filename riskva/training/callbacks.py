@@ -66,8 +66,7 @@ class TrainerLog(TrainerCallback):
         }
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        rate = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / max(elapsed, 1e-9)
-        note(_line(entry, rate))
+        note(_line(entry))
 
 
 _SHOWN = {
@@ -85,10 +84,11 @@ _SHOWN = {
 """What the printed line has of an entry, and what it calls it."""
 
 
-def _line(entry: dict[str, Any], rate: float) -> str:
+def _line(entry: dict[str, Any]) -> str:
     numbers = [f"{short} {entry[name]:.4g}" for name, short in _SHOWN.items() if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
-    return f"{where}: {', '.join(numbers)}, {rate:.1f} samples/s, ETA {entry['remaining_time']}"
+    rate = [f"{entry['samples_per_second']:.1f} samples/s"] if "samples_per_second" in entry else []
+    return f"{where}: {', '.join([*numbers, *rate])}, ETA {entry['remaining_time']}"
 
 
 class BeginEpoch(TrainerCallback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Schedule:
         accumulated = int(self.recipe.training.get("gradient_accumulation_steps", 1))
         return self.micro_batch * accumulated * self.num_processes
 
-    @property
+    @cached_property
     def num_units(self) -> int:
         """Rows or bins of an epoch."""
         if self.lengths is None or not self.recipe.packing:

@@ -14,6 +14,7 @@ from riskva.modeling.flops import Batch, model_flops
 from riskva.modeling.shapes import Shapes
 
 RATES = (
+    "samples_per_second",
     "tokens_per_second",
     "supervised_tokens_per_second",
     "images_per_second",
@@ -46,7 +47,7 @@ class Throughput:
     def _begin_anew(self) -> None:
         self._step_began: float | None = None
         self._seconds = self._waited = 0.0
-        self._tokens = self._supervised = self._images = self._flops = 0
+        self._samples = self._tokens = self._supervised = self._images = self._flops = 0
 
     def begin_step(self, batches: Sequence[Mapping[str, Any]], seconds_waited: float) -> None:
         """Count the micro-batches of the step that begins, and how long this process has waited for them."""
@@ -54,6 +55,7 @@ class Throughput:
         self._waited += seconds_waited
         for batch in batches:
             counted = _counted(batch)
+            self._samples += len(counted.lengths)
             self._tokens += counted.num_tokens
             self._supervised += counted.num_supervised
             self._images += len(batch.get("image_grid_thw", ()))
@@ -69,14 +71,16 @@ class Throughput:
         """The rates since the last call, over all processes, which must all call it; then counting begins anew."""
         if self._peak is None:
             self._peak = matmul_rate(self.device, self.dtype)
-        counted = [self._seconds, self._waited, self._peak, self._tokens, self._supervised, self._images, self._flops]
+        counted = [self._seconds, self._waited, self._peak, self._samples]
+        counted += [self._tokens, self._supervised, self._images, self._flops]
         summed = sum_over_processes(torch.tensor(counted, dtype=torch.float64, device=self.device)).tolist()
-        seconds, waited, peak, tokens, supervised, images, flops = summed
+        seconds, waited, peak, samples, tokens, supervised, images, flops = summed
         self._begin_anew()
         if not seconds:
             return {}
         per_second = self.num_processes / seconds
         return {
+            "samples_per_second": round(samples * per_second, 2),
             "tokens_per_second": round(tokens * per_second, 1),
             "supervised_tokens_per_second": round(supervised * per_second, 1),
             "images_per_second": round(images * per_second, 2),
@@ -88,7 +92,9 @@ class Throughput:
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product on the device, as this process gets it."""
     side = 1024 if device.type == "cpu" else 8192
-    matrix = torch.randn(side, side, device=device).to(dtype)  # zeros and ones draw less power, and run faster
+    # Random, because ones draw less power and run faster; not by the global generator, which dropout draws from
+    draws = torch.Generator(device).manual_seed(0)
+    matrix = torch.randn(side, side, generator=draws, device=device).to(dtype)
     _product(matrix)  # the first call chooses its kernel
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < _SECONDS_TO_MEASURE:

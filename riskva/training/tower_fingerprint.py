@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def tower_fingerprint(model_folder: Path, processor: Processor, computed: Sequen
     """
     digest = hashlib.blake2b(digest_size=16)
     image_processor = processor.image_processor
-    settings: list[Any] = [FORMAT, IMAGE_BACKEND, *computed]
+    # Pillow resizes, transformers says how: another version of either may make other pixels
+    settings: list[Any] = [FORMAT, IMAGE_BACKEND, version("pillow"), version("transformers"), *computed]
     settings += [_plain(getattr(image_processor, name)) for name in (*_SETTINGS, *_SWITCHES)]
     vision = Qwen2_5_VLConfig.from_pretrained(model_folder).vision_config
     settings += [_plain(getattr(vision, name)) for name in _ARCHITECTURE]

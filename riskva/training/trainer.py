@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from riskva.encoding.lengths import Lengths
 from riskva.modeling.loading import load_model, locate_model, require_fitting_adapter
-from riskva.modeling.model import SampleLosses
+from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration, SampleLosses
 from riskva.training.callbacks import BeginEpoch, EndStep
 from riskva.training.optimizer import LearningRates, parameter_groups, rates_by_group, with_groups
 from riskva.training.packing import PackingSampler
@@ -32,6 +32,11 @@ def sample_losses(model: nn.Module, batch: dict[str, Any], label_smoothing: floa
     """
     losses: SampleLosses = model(**batch, label_smoothing=label_smoothing)
     return losses
+
+
+def bare_model(model: Any) -> Qwen2_5_VLForConditionalGeneration:
+    """The model without PEFT around it."""
+    return cast(Qwen2_5_VLForConditionalGeneration, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 class RiskTrainer(Trainer):
@@ -80,7 +85,11 @@ class RiskTrainer(Trainer):
         self._rates = rates or LearningRates()
         self._packing_len = packing_len
         self._throughput = throughput
-        self.neftune_noise_alpha = None  # the model adds the noise itself: Trainer's hook takes a row for one sample
+        if self.args.n_gpu > 1 or cast(Any, self.args.accelerator_config).dispatch_batches:
+            raise ValueError("packed rows cannot be cut: start one process a GPU (torchrun), without dispatch_batches")
+        # The model adds the noise itself: Trainer's hook takes a whole row for one sample.
+        self.neftune_noise_alpha = None
+        bare_model(self.model).neftune_noise_alpha = self.args.neftune_noise_alpha
         self.add_callback(BeginEpoch())
         if throughput is not None:
             self.add_callback(EndStep(throughput))
@@ -107,6 +116,16 @@ class RiskTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthSampler(batch, lengths.totals.tolist(), seed)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Trainer's, whose workers get their seeds from a generator of its own.
+
+        From the global one they are drawn when workers start: a run that goes on would start them once more, and
+        dropout on a CPU would drop otherwise from there.
+        """
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return cast(DataLoader[Any], loader)
 
     def _rows_at_once(self) -> int:
         """How many rows in sequence one process gets: a batch, or its share of one that accelerate splits."""
