@@ -77,6 +77,20 @@ def test_sigterm_saves_and_the_same_command_goes_on(
         assert are_equal(tmp_path, uninterrupted)
 
 
+def test_dropout_with_workers_and_evaluations_goes_on_exactly(tiny_model: Path, prepared: Path, tmp_path: Path) -> None:
+    """Workers that start once more draw nothing from the generator that dropout draws from."""
+    outs = tmp_path / "whole", tmp_path / "stopped"
+    chances = ("lora_dropout=0.1", "dataloader_num_workers=1", "eval_strategy=steps", "eval_steps=5", "save_steps=5")
+    for out, steps in ((outs[0], ()), (outs[1], ("max_steps=10",)), (outs[1], ("resume_from_checkpoint=true",))):
+        worker = start(
+            "sft_lora.yaml", *keys(tiny_model, prepared, out), *chances, "lr_scheduler_type=constant", *steps
+        )
+        _, said = worker.communicate(timeout=200)
+        assert worker.returncode == 0, said
+    assert losses_of(outs[1]) == losses_of(outs[0])
+    assert are_equal(*outs)
+
+
 def test_killed_run_goes_on_from_its_last_whole_checkpoint(
     uninterrupted: Path, tiny_model: Path, prepared: Path, tmp_path: Path
 ) -> None:
