@@ -305,4 +305,4 @@ def _remedy(place: Place) -> str:
 
 
 def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

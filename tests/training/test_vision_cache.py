@@ -494,7 +494,7 @@ def test_off_says_nothing(processor: Processor, tiny_model: Path, tmp_path: Path
         ({}, {"tokens": None}, "streaming does not count"),
         ({}, {"tokens": 0}, "no row has a photo"),
         ({}, {"num_epochs": 1}, "no photo is seen twice"),
-        ({"vision_cache_gb": 0.0001}, {}, r"all features take 0\.00 GB, and there is room for .* keep a part"),
+        ({"vision_cache_gb": 0.0001}, {}, r"all features take \d+\.\d MB, and there is room for .* keep a part"),
     ],
 )
 def test_auto_says_why_it_keeps_nothing(
@@ -533,7 +533,7 @@ def test_auto_takes_memory_then_disk_then_nothing(
     assert plan is not None
     assert (plan.place, plan.num_bytes, plan.is_asked_for) == ("memory", BYTES, False)
     assert plan.store.folder.is_relative_to(shared_memory)
-    assert line == "vision_cache: memory, up to 0.00 GB on each machine"
+    assert line == "vision_cache: memory, up to 0.1 MB on each machine"
 
     free = {shared_memory: 2 * BYTES - 2}
     monkeypatch.setattr(vision_cache, "free_bytes", lambda path: free.get(path, 2 * BYTES))
@@ -582,7 +582,7 @@ def test_what_is_asked_for_is_kept_up_to_the_budget(processor: Processor, tiny_m
     plan, line = plan_of(tmp_path, processor, tiny_model, num_epochs=1, vision_cache="disk", **how)
     assert plan is not None
     assert (plan.root, plan.num_bytes, plan.is_asked_for) == (tmp_path / "elsewhere", 50_000, True)
-    assert line.endswith("all photos take 0.00 GB, over vision_cache_gb, so some are not kept")
+    assert line.endswith("all photos take 0.1 MB, over vision_cache_gb, so some are not kept")
     plan, _ = plan_of(tmp_path, processor, tiny_model, tokens=None, vision_cache="memory", vision_cache_gb=2)
     assert plan is not None
     assert plan.num_bytes == 2 * GB  # streaming: nobody knows better
@@ -602,7 +602,7 @@ def test_no_room_says_what_to_do(
     require_room(memory)
     require_room(disk)
     monkeypatch.setattr(vision_cache, "free_bytes", lambda _: 64_000_000)
-    with pytest.raises(RecipeError, match=r"memory needs 0\.13 GB in .*shm, where 0\.06 GB are free; .*--shm-size"):
+    with pytest.raises(RecipeError, match=r"memory needs 0\.13 GB in .*shm, where 64\.0 MB are free; .*--shm-size"):
         require_room(memory)
     with pytest.raises(RecipeError, match=r"disk needs 0\.13 GB in .* lower vision_cache_gb"):
         require_room(disk)
