@@ -78,15 +78,17 @@ _SHOWN = {
     "eval_format_valid_rate": "valid_rate",
     "grad_norm": "grad_norm",
     "lr": "lr",
-    "mfu": "MFU",
-    "data_wait_share": "waited for data",
 }
 """What the printed line has of an entry, and what it calls it."""
+
+_SHARES = {"mfu": "MFU", "data_wait_share": "waiting for data"}
+"""What it has in percent."""
 
 
 def _line(entry: dict[str, Any]) -> str:
     numbers = [f"{short} {entry[name]:.4g}" for name, short in _SHOWN.items() if name in entry]
     where = f"step {entry['current_steps']}/{entry['total_steps']} (epoch {entry['epoch']:g})"
+    numbers += [f"{short} {100 * entry[name]:.0f} %" for name, short in _SHARES.items() if name in entry]
     rate = [f"{entry['samples_per_second']:.1f} samples/s"] if "samples_per_second" in entry else []
     return f"{where}: {', '.join([*numbers, *rate])}, ETA {entry['remaining_time']}"
 
