@@ -40,7 +40,7 @@ from riskva.training.pixel_cache import DISK_FOLDER
 from riskva.training.plot import plot_losses
 from riskva.training.rows import Rows, open_rows
 from riskva.training.schedule import packing_len
-from riskva.training.trainer import RiskTrainer, bare_model
+from riskva.training.trainer import RiskTrainer
 
 ScoreAnswers = Callable[[Any], dict[str, float]]
 
@@ -101,7 +101,7 @@ def run(recipe: SftRecipe) -> None:
         )
         was_unfinished = decide_once(output.holds_this_run_unfinished)
         decide_once(lambda: output.take(goes_on=checkpoint is not None))
-        with caches.opened(bare_model(trainer.model)), letting_workers_go():
+        with caches.opened(trainer), letting_workers_go():
             metrics = _train(trainer, recipe, checkpoint, was_unfinished)
             _finish(trainer, recipe, metrics)
 

@@ -22,7 +22,7 @@ from riskva.modeling.checkpointing import checkpoint_layers, memory_at_hand, num
 from riskva.modeling.compiling import compile_layers
 from riskva.modeling.loading import load_model
 from riskva.modeling.memory import Planner
-from riskva.modeling.model import KeepFeatures, Qwen2_5_VLForConditionalGeneration
+from riskva.modeling.model import KeepFeatures
 from riskva.modeling.quantization import quantization_config
 from riskva.modeling.shapes import Shapes, shapes_of
 from riskva.modeling.tuning import num_weights, prepare_tuning
@@ -30,7 +30,14 @@ from riskva.recipe import SftRecipe
 from riskva.recipe.deepspeed import splits_weights
 from riskva.training import pixel_cache, vision_cache
 from riskva.training.arguments import compute_dtype
-from riskva.training.callbacks import BarWithoutLogs, NoStepTooMany, StopEarly, StopWhenDiverged, TrainerLog
+from riskva.training.callbacks import (
+    BarWithoutLogs,
+    FlushFeatures,
+    NoStepTooMany,
+    StopEarly,
+    StopWhenDiverged,
+    TrainerLog,
+)
 from riskva.training.dataset import EncodedDataset
 from riskva.training.distributed import decide_on_each_machine, decide_once
 from riskva.training.feature_writer import FeatureWriter
@@ -39,7 +46,7 @@ from riskva.training.pixel_cache import CachePlan
 from riskva.training.rows import Rows
 from riskva.training.schedule import Schedule, packing_len
 from riskva.training.throughput import Throughput
-from riskva.training.trainer import RiskTrainer
+from riskva.training.trainer import RiskTrainer, bare_model
 from riskva.training.vision_cache import VisionCachePlan
 
 
@@ -57,10 +64,13 @@ class Caches:
         return sum(one.num_bytes for one in plans)
 
     @contextmanager
-    def opened(self, model: Qwen2_5_VLForConditionalGeneration) -> Iterator[None]:
-        """Within, they are filled: by the rows as they are read, and by `model` as its tower runs."""
+    def opened(self, trainer: RiskTrainer) -> Iterator[None]:
+        """Within, they are filled: by the rows as they are read, and by the trainer's model as its tower runs."""
+        model = bare_model(trainer.model)
         with pixel_cache.opened(self.pixels), vision_cache.opened(self.features) as writer:
-            model.keep_features = self._keeping(writer) if writer is not None else None
+            if writer is not None:
+                model.keep_features = self._keeping(writer)
+                trainer.add_callback(FlushFeatures(writer.flush))
             try:
                 yield
             finally:

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,6 +113,22 @@ class BeginEpoch(TrainerCallback):
         if hasattr(train_dataloader, "set_epoch"):
             num_steps = max(1, math.ceil(len(train_dataloader) / args.gradient_accumulation_steps))
             train_dataloader.set_epoch(state.global_step // num_steps)
+
+
+class FlushFeatures(TrainerCallback):
+    """Waits, before an epoch's rows are read, until every process has written the features that it was given.
+
+    Else it would depend on the disk which photos the tower is run for once more, beside which others; and with that the
+    last bits of what is learned.
+    """
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Wait for this process's writer, then for the other processes."""
+        self._flush()
+        any_process(False)
 
 
 class EndStep(TrainerCallback):
