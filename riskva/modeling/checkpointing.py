@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-CGROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-"""A container's limit in bytes (or `max`), what it uses, and how much of that are files which could be forgotten (in
-`memory.stat`), in both versions of cgroups."""
+from riskva.main_memory import free_memory
 
 KEPT_FREE = 0.08
 """Share of the memory at hand that is left alone: an allocator's fragments, and what the estimate does not know."""
@@ -31,8 +25,6 @@ ON_A_CPU = 0.5
 """Share of a machine's memory that tensors may have: glibc keeps about as much again of what was freed (measured: a
 76 M model, 2,048 tokens: 1.8 GB of tensors, 3.6 GB resident)."""
 
-
-_NO_LIMIT = 2**63
 _PLACE = re.compile(r"language_model\.layers\.(\d+)")
 
 
@@ -71,29 +63,8 @@ def memory_at_hand(device: torch.device | str, num_processes: int = 1) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device))
-    return int(min(_available(), _left_of_the_container()) * ON_A_CPU) // num_processes
+    return int(free_memory() * ON_A_CPU) // num_processes
 
 
 def _trains(module: nn.Module) -> bool:
     return any(weight.requires_grad for weight in module.parameters())
-
-
-def _available() -> int:
-    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise OSError("/proc/meminfo has no line MemAvailable")
-
-
-def _left_of_the_container() -> int:
-    left = [_left(Path(folder), *names) for folder, *names in CGROUPS if (Path(folder) / names[0]).is_file()]
-    return min(left, default=_NO_LIMIT)
-
-
-def _left(folder: Path, limit: str, used: str, forgettable: str) -> int:
-    text = (folder / limit).read_text("ascii").strip()
-    if text == "max":
-        return _NO_LIMIT
-    stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
-    return int(text) - int((folder / used).read_text("ascii")) + int(stat.get(forgettable, 0))

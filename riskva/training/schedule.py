@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from riskva.encoding.lengths import Lengths
 from riskva.modeling.memory import Load
@@ -80,16 +78,14 @@ class Schedule:
             longest = self.recipe.cutoff_len * self.micro_batch
             return Load(longest, self.micro_batch, IMAGE_PATCHES * longest)
         if not self.recipe.packing:
-            most = [int(np.sort(one)[-self.micro_batch :].sum()) for one in _tokens_and_image_tokens(self.lengths)]
-            return Load(most[0], self.micro_batch, IMAGE_PATCHES * most[1])
+            # Perhaps of other rows than the longest: the tower runs before, and for itself
+            image_tokens = int(np.sort(self.lengths.num_image_tokens)[-self.micro_batch :].sum())
+            num_tokens = int(np.sort(self.lengths.totals)[-self.micro_batch :].sum())
+            return Load(num_tokens, self.micro_batch, IMAGE_PATCHES * image_tokens)
         num_tokens = min(packing_len(self.recipe) * self.micro_batch, int(self.lengths.totals.sum()))
         share = float(self.lengths.num_image_tokens.sum() / self.lengths.totals.sum())
         num_samples = max(1, round(num_tokens / float(self.lengths.totals.mean())))
         return Load(num_tokens, num_samples, round(IMAGE_PATCHES * num_tokens * share))
-
-
-def _tokens_and_image_tokens(lengths: Lengths) -> tuple[NDArray[Any], NDArray[Any]]:
-    return lengths.totals, lengths.num_image_tokens
 
 
 def packing_len(recipe: SftRecipe) -> int:

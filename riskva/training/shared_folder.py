@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -62,46 +62,9 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(nearest_folder(path)).free
 
 
-def free_memory() -> int:
-    """Bytes of memory that may still be taken, by the machine's count and the container's."""
-    free = _fields(Path("/proc/meminfo")).get("MemAvailable:", 0) * 1024
-    for limit, used, num_cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        most, taken = _number(_CGROUP / limit), _number(_CGROUP / used)
-        if most is not None and taken is not None:
-            cached = _fields((_CGROUP / used).with_name("memory.stat")).get(num_cached, 0)
-            free = min(free, most - taken + cached)  # cached files make room when it is needed
-    return max(free, 0)
-
-
 def is_full(error: OSError) -> bool:
     """Whether it says that no room is left."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """The numbers of a file with a name and a number on each line; none where it is not there."""
-    fields = dict[str, int]()
-    with suppress(OSError):
-        for line in path.read_text(encoding="ascii").splitlines():
-            name, number, *_ = [*line.split(), "", ""]
-            if number.isdigit():
-                fields[name] = int(number)
-    return fields
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no file, or a word such as `max`."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from riskva.data.registry import FEATURES_FOLDER
 from riskva.encoding import Length, Processor
 from riskva.encoding.lengths import Lengths
 from riskva.errors import RecipeError
+from riskva.main_memory import free_memory
 from riskva.modeling.loading import locate_adapter
 from riskva.recipe import SftRecipe
 from riskva.signals import sigterm_raises
@@ -32,7 +33,7 @@ from riskva.training import shared_folder
 from riskva.training.distributed import decide_on_each_machine
 from riskva.training.feature_store import FeatureStore, stored_bytes
 from riskva.training.feature_writer import FeatureWriter
-from riskva.training.shared_folder import Place, free_bytes, free_memory, memory_folder, nearest_folder
+from riskva.training.shared_folder import Place, free_bytes, memory_folder, nearest_folder
 from riskva.training.tower_fingerprint import holds_tower_weights, tower_fingerprint
 
 

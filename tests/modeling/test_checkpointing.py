@@ -124,8 +124,6 @@ def test_container_leaves_what_its_limit_says(
     (tmp_path / "memory.current").write_text(f"{400 * 2**20}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {100 * 2**20}\n")
     without = memory_at_hand("cpu")
-    monkeypatch.setattr(
-        "riskva.modeling.checkpointing.CGROUPS", [(str(tmp_path), "memory.max", "memory.current", "inactive_file")]
-    )
+    monkeypatch.setattr("riskva.main_memory._CGROUP", tmp_path)
     wanted = without if expected is None else min(without, expected * 2**20 // 2)
     assert memory_at_hand("cpu") == pytest.approx(wanted, rel=0.2)

@@ -45,8 +45,10 @@ def test_the_language_models_linear_layers_are_quantized_and_nothing_else(tiny_m
     assert {"lm_head", "model.visual.blocks.0.attn.qkv", "model.visual.merger.mlp.0"} <= linear - quantized
 
 
-def test_without_the_key_nothing_is_required() -> None:
-    require_quantization(recipe())
+def test_without_the_key_nothing_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    require_quantization(recipe())  # raises nothing where there is neither a GPU nor bitsandbytes
+    assert quantization_config(recipe(), torch.bfloat16) is None
 
 
 def test_a_machine_without_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import Qwen2_5_VLForConditionalGeneration
 from user_rows import drawn_conversations, drawn_photo
 
+from riskva import main_memory
 from riskva.data.conversation import Conversation, Message, Photo
 from riskva.data.registry import FEATURES_FOLDER
 from riskva.encoding import Encoded, Length, Processor, encode, load_processor, measure
@@ -704,16 +705,16 @@ def meminfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of /sys/fs/cgroup."""
     folder = tmp_path / "cgroup"
     folder.mkdir()
-    monkeypatch.setattr(shared_folder, "_CGROUP", folder)
+    monkeypatch.setattr(main_memory, "_CGROUP", folder)
     return folder
 
 
 def test_the_container_limits_free_memory(meminfo: Path) -> None:
-    machine = shared_folder.free_memory()
+    machine = main_memory.free_memory()
     assert machine > 0
     (meminfo / "memory.max").write_text("max\n")
     (meminfo / "memory.current").write_text("600\n")
     (meminfo / "memory.stat").write_text("anon 100\ninactive_file 400\n")
-    assert shared_folder.free_memory() > machine // 2
+    assert main_memory.free_memory() > machine // 2
     (meminfo / "memory.max").write_text("1000\n")
-    assert shared_folder.free_memory() == 800
+    assert main_memory.free_memory() == 800
