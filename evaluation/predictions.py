@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from riskva.csvfile import DELIMITERS, CsvFile, open_csv
 from riskva.errors import DataError, MissingDataError
 from riskva.files import write_whole
 from riskva.paths import is_file, is_folder
-from riskva.report import LEVEL_LABELS, RiskLevel
+from riskva.report import LEVEL_LABELS, Reading, ReportFormat, RiskLevel
 
 FILE_NAME = "generated_predictions.jsonl"
 """What `stage: predict` and LLaMA-Factory call their answers."""
@@ -29,6 +29,12 @@ NEEDED_COLUMNS = ("predict", "label")
 
 CSV_SUFFIXES = (".csv", ".tsv", ".tab")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+CUT_OFF = "length"
+"""The `finish_reason` of an answer that `max_new_tokens` ended; RisKVA, vLLM and OpenAI's API call it so."""
+
+CUT_OFF_REASON = "cut off by max_new_tokens"
+"""Why such an answer is no report."""
 
 SUM_TOLERANCE = 1e-3 + 1e-9
 """How far probabilities may be from a sum of 1: three that were each written with four digits are off by 1.5e-4."""
@@ -74,6 +80,20 @@ class Prediction:
         """The text to score: `predict`, or nothing at all when the row failed."""
         return "" if self.error is not None else self.predict
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the answer ended because `max_new_tokens` were written. LLaMA-Factory's files do not tell: False."""
+        return self.error is None and self.finish_reason == CUT_OFF
+
+    def reading(self, report_format: ReportFormat) -> Reading:
+        """What the answer says. One that was cut off is no report, also where its text happens to read as one.
+
+        The last text of such an answer is half a text, and nothing in it shows that. So predictions are read by this,
+        never by `ReportFormat.read_answer`.
+        """
+        reading = report_format.read_answer(self.answer)
+        return replace(reading, report=None, reason=CUT_OFF_REASON) if self.is_cut_off else reading
+
 
 def confidence_by(probabilities: Sequence[float], level: int | None) -> float:
     """The confidence in an answered level that (3,) probabilities mean.
@@ -110,6 +130,11 @@ def read_predictions(path: Path) -> list[Prediction]:
             f"{path}: no predictions in this file; run `stage: predict` (or eval without predictions:) first"
         )
     return predictions
+
+
+def prediction_of(row: Mapping[str, Any]) -> Prediction:
+    """The row that a line of `generated_predictions.jsonl` holds. Raises `DataError` where a value is none."""
+    return _prediction(row, 0)
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:

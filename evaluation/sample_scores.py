@@ -126,7 +126,7 @@ def score_samples(predictions: Sequence[Prediction], scoring: Scoring) -> Iterat
 def _score_sample(row: Prediction, scoring: Scoring) -> SampleScore:
     expected = scoring.report_format.parse(row.label)
     report = expected if isinstance(expected, RiskReport) else None
-    reading = scoring.report_format.read_answer(row.answer)
+    reading = row.reading(scoring.report_format)
     level = reading.report.level if reading.report else None
     return SampleScore(
         id=row.id,

@@ -110,7 +110,7 @@ def _floor_tally(
     predictions: Sequence[Prediction], scoring: Scoring, kind: BaselineKind, answers: Sequence[str]
 ) -> Tally:
     rows = [
-        replace(row, predict=answer, error=None, level_probability=None, level_probabilities=None)
+        replace(row, predict=answer, error=None, finish_reason=None, level_probability=None, level_probabilities=None)
         for row, answer in zip(predictions, answers, strict=True)
     ]
     return run_tally(_scored(rows, scoring, f"floor: {NAMES[kind][1]}"), scoring)

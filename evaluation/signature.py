@@ -14,7 +14,7 @@ from riskva import __version__
 
 DATA_KEY = "data"
 
-RULES = "1"
+RULES = "2"
 """Raised whenever answers are read, or names are judged, by other rules: scores by older ones do not compare."""
 
 DIGEST_KEY = "signature"

@@ -180,12 +180,15 @@ def _unparsed(evidence: Evidence) -> Iterator[Finding]:
     failed = {row for row, one in enumerate(evidence.predictions) if one.error is not None}
     rows = tuple(row for row in evidence.rows(lambda one: Mark.UNPARSED in one.marks) if row not in failed)
     total = len(evidence.samples) - len(failed)
+    num_cut = sum(evidence.predictions[row].is_cut_off for row in rows)
+    cut_zh = f"其中 {num_cut} 个写到 max_new_tokens 被截断：请调大，或检查模型是否循环。" if num_cut else ""
+    cut_en = f" {num_cut} of them hit max_new_tokens: raise it, unless they loop." if num_cut else ""
     if rows:
         yield Finding(
             "unparsed",
             "error" if len(rows) > 0.1 * total else "warning",
-            f"{total} 个答案中有 {len(rows)} 个读不出报告，按判错计。",
-            f"{len(rows)} of {total} answers are no reports; they count as wrong.",
+            f"{total} 个答案中有 {len(rows)} 个读不出报告，按判错计。{cut_zh}",
+            f"{len(rows)} of {total} answers are no reports; they count as wrong.{cut_en}",
             rows,
         )
 

@@ -22,6 +22,7 @@ from riskva.console import note, warn
 from riskva.devices import num_accelerators, num_processes
 from riskva.errors import RecipeError, RiskvaError
 from riskva.recipe import LoadedRecipe, Recipe, SftRecipe, load_recipe, recipe_to_yaml
+from riskva.recipe.key_groups import ProcessKeys
 
 EPILOG = """\
 examples:
@@ -77,18 +78,26 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         _print_plan(loaded)
         return 0
     recipe = loaded.recipe
-    if not isinstance(recipe, SftRecipe) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(f"stage {recipe.stage} runs in one process; start it without a launcher")
-    if isinstance(recipe, SftRecipe) and not launch.is_launched():
+    shares_work = isinstance(recipe, ProcessKeys) and recipe.shares_work
+    if not shares_work and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(f"stage {recipe.stage} runs in one process here; start it without a launcher")
+    if isinstance(recipe, ProcessKeys) and shares_work and not launch.is_launched():
         count = num_processes(recipe.nproc_per_node)
-        # One process needs a launcher's environment too under DeepSpeed, and where transformers would otherwise
-        # spread it over all visible GPUs by itself (DataParallel, which splits neither loss nor images rightly).
-        if count > 1 or recipe.training.get("deepspeed") or num_accelerators() > count:
+        if count > 1 or (isinstance(recipe, SftRecipe) and _needs_launcher(recipe, count)):
             return launch.launch(arguments, count)
     launch.end_with_the_launcher()
     _quiet_libraries()
     _job(recipe).run(recipe)
     return 0
+
+
+def _needs_launcher(recipe: SftRecipe, count: int) -> bool:
+    """Whether one process alone needs a launcher's environment too.
+
+    It does under DeepSpeed, and where transformers would otherwise spread it over all visible GPUs by itself
+    (DataParallel, which splits neither loss nor images rightly).
+    """
+    return bool(recipe.training.get("deepspeed")) or num_accelerators() > count
 
 
 def _print_plan(loaded: LoadedRecipe) -> None:

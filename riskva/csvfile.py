@@ -119,6 +119,20 @@ def open_csv(
     raise DataError(f"{path}: {', '.join(failures)}; save the table as CSV in UTF-8")
 
 
+def text_encoding(path: Path) -> str:
+    """The first encoding that decodes all of the text file at `path`, as for tables.
+
+    Raises `MissingDataError` without the file, and `DataError` when nothing decodes it.
+    """
+    failures = []
+    for encoding in _encodings(path):
+        if failure := _decoding_fault(path, encoding):
+            failures.append(failure)
+        else:
+            return encoding
+    raise DataError(f"{path}: {', '.join(failures)}; save it as text in UTF-8")
+
+
 def _encodings(path: Path) -> tuple[str, ...]:
     """What the file may be written in, as its first bytes tell. Raises `DataError` when it is no text at all."""
     if not is_file(path):

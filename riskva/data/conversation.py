@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Literal, Protocol
 from riskva.errors import DataError
 
 IMAGE_PLACEHOLDER = "<image>"
+
+CONTROL_MARKS = re.compile(
+    r"<\|[A-Za-z_]+\|>|[\x00-\x08\x0e-\x1b\x7f]|" + re.escape(IMAGE_PLACEHOLDER) + "|<video>|<audio>"
+)
+"""What a model would read as structure, not as text: the tokenizer's own marks, and the places of media."""
 
 Role = Literal["system", "user", "assistant"]
 

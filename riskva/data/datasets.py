@@ -261,10 +261,10 @@ def _distinct_names(ids: Sequence[str], owners: Sequence[str]) -> dict[int, str]
     names = [
         f"{owner}/{one}" if len(owners_of.get(one, ())) > 1 else one for one, owner in zip(ids, owners, strict=True)
     ]
-    return {index: name for index, name in enumerate(_numbered(names)) if name != ids[index]}
+    return {index: name for index, name in enumerate(numbered(names)) if name != ids[index]}
 
 
-def _numbered(names: Sequence[str]) -> Iterator[str]:
+def numbered(names: Sequence[str]) -> Iterator[str]:
     """The names, all different: from its second time on a name gets a number that makes none of the others."""
     taken, numbers = set(names), dict[str, Iterator[int]]()
     for name in names:

@@ -1,7 +1,8 @@
-"""A predict or eval recipe's predictions, from its model and data sets to the finished file."""
+"""A recipe's predictions, from its model and rows to the finished file."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,132 +12,157 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
 from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note, warn
-from riskva.data.conversation import Conversations
-from riskva.data.datasets import ConversationDataset, open_datasets
-from riskva.data.grey_photos import GreyPhotos
+from riskva.data.conversation import Conversation
 from riskva.data.parallel import num_photo_workers
-from riskva.data.verification import Verify, verify_datasets
-from riskva.errors import DataError, SomeRowsFailed
+from riskva.distributed import decide_once, gathered, num_processes, rank
+from riskva.errors import DataError, ModelError, SomeRowsFailed
 from riskva.files import sha256_of
-from riskva.generation.predict import PARTIAL_SUFFIX, PromptDataset, check_ids, predict
-from riskva.generation.setup import build_answerer, processor_of
+from riskva.generation.asked import BLANKED_FILE, TEST_FILE, AnsweringRecipe, Asked
+from riskva.generation.batch_exchange import ask, require_answerable, take_in
+from riskva.generation.batches import LengthBuckets
+from riskva.generation.engines import build_engine
+from riskva.generation.journal import Journal
+from riskva.generation.predict import lines_of, predict
+from riskva.generation.prompts import Prompt, PromptDataset, Rows, line_of
+from riskva.generation.share import Share, finished
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
-from riskva.modeling.resolving import resolve_context
 from riskva.output_folder import OutputFolder
-from riskva.recipe import recipe_to_yaml
-from riskva.recipe.stages import EvalRecipe, PredictRecipe
-from riskva.report import ReportFormat
+from riskva.parts import Part, choose_part
+from riskva.recipe import CalibrateRecipe, PredictRecipe, recipe_to_yaml
 
 GOES_ON = "the same command goes on with the answers that are written"
 
-HOW_TO_SCORE = ("train_dataset", "kinds", "rooms", "level_costs", "report_rows", "label_studio", "leaderboard")
-"""Keys that change no answer."""
+CHANGE_NO_ANSWER = (
+    *("train_dataset", "kinds", "rooms", "level_costs", "report_rows", "label_studio", "leaderboard"),
+    *("per_device_eval_batch_size", "preprocessing_num_workers", "nproc_per_node"),
+    *("output_file", "compare_gt", "review_below", "always_review", "batch_results"),
+)
+"""Keys that may differ when a run is gone on with."""
 
 FAILED_FILE = "failed_rows.jsonl"
-BLANKED_FILE = "blanked_predictions.jsonl"
-OWNED_FILES = (
-    *(re.escape(name + suffix) for name in (FILE_NAME, BLANKED_FILE) for suffix in ("", PARTIAL_SUFFIX)),
-    *map(re.escape, (FAILED_FILE, CONTEXT_FILE)),
-)
+JOURNALS = {FILE_NAME: "answers", BLANKED_FILE: "blanked_answers", TEST_FILE: "test_answers"}
+"""The folder in which the answers for each file collect."""
+
+OWNED = (*map(re.escape, (*JOURNALS, *JOURNALS.values(), FAILED_FILE, CONTEXT_FILE)),)
 
 
-def output_folder_of(
-    recipe: PredictRecipe | EvalRecipe, finished_file: str, also_owned: Sequence[str] = ()
-) -> OutputFolder:
+def output_folder_of(recipe: AnsweringRecipe, finished_file: str, also_owned: Sequence[str] = ()) -> OutputFolder:
     """The recipe's output folder; a run of it is finished with `finished_file`, and writes `also_owned` beside answers.
 
     An adapter that was trained anew makes it another run: half the answers of one and half of another are no scores.
-    What answers are scored by makes none: it may be mended while they are kept.
     """
-    same = {name: type(recipe).model_fields[name].default for name in HOW_TO_SCORE if name in type(recipe).model_fields}
+    assert recipe.output_dir is not None
+    fields = type(recipe).model_fields
+    same = {name: fields[name].default for name in CHANGE_NO_ANSWER if name in fields}
     comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size", **same}))
-    adapter = Path(recipe.adapter_name_or_path or "") / SAFETENSORS_WEIGHTS_NAME
-    if recipe.adapter_name_or_path and adapter.is_file():
-        comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
-    owned = (*OWNED_FILES, *also_owned)
-    return OutputFolder(recipe.output_dir, comparable, finished_file, owned, recipe.overwrite_output_dir)
+    for name in filter(None, (recipe.adapter_name_or_path, recipe.model_name_or_path)):
+        adapter = Path(name) / SAFETENSORS_WEIGHTS_NAME
+        if adapter.is_file():
+            comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
+    part = part_of(recipe)
+    path = recipe.output_dir / part.name if part.count > 1 else recipe.output_dir
+    return OutputFolder(path, comparable, finished_file, (*OWNED, *also_owned), recipe.overwrite_output_dir)
 
 
-def inputs_of(recipe: PredictRecipe | EvalRecipe) -> list[Path | str | None]:
-    """What the recipe reads, and overwriting must not delete."""
-    return [recipe.model_name_or_path or None, recipe.adapter_name_or_path, recipe.dataset_dir]
+def part_of(recipe: AnsweringRecipe) -> Part:
+    """The part of the rows that this run answers."""
+    shard = recipe.shard if isinstance(recipe, PredictRecipe) else None
+    return choose_part(shard, os.environ) if shard is not None else Part()
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The finished files of a recipe's answers, and the form of its reports; `blanked` only where it was asked for."""
+    """A recipe's finished answers, by the file that holds them, and how the model was asked."""
 
-    predictions: Path
-    report_format: ReportFormat
-    blanked: Path | None = None
-
-
-def predict_recipe(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> Predicted:
-    """Answer every row of the recipe's data sets, and once more with grey photos under `blank_photos`."""
-    goes_on = output.check(inputs_of(recipe))
-    context = _context(recipe)
-    rows = _open_rows(recipe, recipe.verify)
-    wanted = _wanted(recipe, rows)
-    finished = {path for path in wanted if goes_on and path.is_file()}
-    for path in finished:
-        note(f"{path} is complete already")
-        check_ids(path, rows.ids)
-    if finished != set(wanted):
-        _answer(recipe, output, goes_on, context, {path: wanted[path] for path in wanted if path not in finished})
-    blanked = recipe.output_dir / BLANKED_FILE
-    return Predicted(recipe.output_dir / FILE_NAME, context.report_format, blanked if blanked in wanted else None)
+    folder: Path
+    context: ModelContext
+    answers: Mapping[str, list[Prediction]]
 
 
-def _wanted(
-    recipe: PredictRecipe | EvalRecipe, rows: ConversationDataset
-) -> dict[Path, ConversationDataset | GreyPhotos]:
-    """What is to be answered, by the file that the answers go to."""
-    wanted: dict[Path, ConversationDataset | GreyPhotos] = {recipe.output_dir / FILE_NAME: rows}
-    if isinstance(recipe, EvalRecipe) and recipe.blank_photos:
-        wanted[recipe.output_dir / BLANKED_FILE] = GreyPhotos(rows)
-    return wanted
+def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted | None:
+    """Answer every row of the recipe, this process its share of them; all answers on the main process, else None."""
+    asked = Asked(recipe)
+    goes_on = decide_once(lambda: output.check(asked.inputs))
+    wanted = asked.wanted(recipe.verify)
+    own = _shares(recipe, wanted, output)
+    done = {name: decide_once(share.done) if goes_on else frozenset() for name, share in own.items()}
+    if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "openai_batch":
+        if not _exchange(recipe, asked, output, goes_on, own[FILE_NAME]):
+            return None
+    elif any(len(done[name]) < len(share.ids) for name, share in own.items()):
+        _answer(asked, output, goes_on, own, done)
+    else:
+        decide_once(lambda: _take(asked, output, goes_on))
+    gathered(None)  # all are done
+    if rank():
+        return None
+    answers = {name: share.predictions(asked.temperature) for name, share in own.items()}
+    for name, predictions in answers.items():
+        write_predictions(predictions, output.path / name)
+    return Predicted(output.path, asked.context, answers)
+
+
+def _shares(recipe: AnsweringRecipe, wanted: Mapping[str, Rows], output: OutputFolder) -> dict[str, Share]:
+    return {name: Share(rows, Journal(output.path / JOURNALS[name]), part_of(recipe)) for name, rows in wanted.items()}
 
 
 def _answer(
-    recipe: PredictRecipe | EvalRecipe,
-    output: OutputFolder,
-    goes_on: bool,
-    context: ModelContext,
-    wanted: Mapping[Path, ConversationDataset | GreyPhotos],
+    asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[str, Share], done: Mapping[str, frozenset[str]]
 ) -> None:
-    processor = processor_of(recipe, context)
-    rows = next(iter(wanted.values()))
-    note(f"{len(rows)} rows of {', '.join(recipe.eval_dataset)}; loading {recipe.model_name_or_path}")
+    recipe, context = asked.recipe, asked.context
+    rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
-    answerer = build_answerer(recipe, processor)
-    output.take(goes_on)
-    context.save(recipe.output_dir)
-    for path, conversations in wanted.items():
-        if isinstance(conversations, GreyPhotos):
+    engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
+    decide_once(lambda: _take(asked, output, goes_on))
+    for name, share in shares.items():
+        if name == BLANKED_FILE:
             note("once more, with every photo painted grey")
+        own, finished_rows = share.of_process(rank(), num_processes(), done[name])
         predict(
-            PromptDataset(conversations, processor, recipe.cutoff_len),
-            answerer,
+            PromptDataset(share.rows, engine.encode),
+            LengthBuckets(share.rows, own, engine.batch_size, asked.processor, finished_rows),
+            engine.answer,
             context.report_format,
-            path,
-            batch_size=recipe.per_device_eval_batch_size,
-            num_workers=recipe.preprocessing_num_workers or num_photo_workers(),
+            share.journal,
+            done=done[name],
+            num_rows=len(own) - len(finished_rows),
+            num_workers=recipe.preprocessing_num_workers or num_photo_workers(num_processes()),
         )
 
 
-def _open_rows(recipe: PredictRecipe | EvalRecipe, verify: Verify) -> ConversationDataset:
-    """The recipe's rows, their files compared with the manifest as `verify` says."""
-    verify_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, verify)
-    return open_datasets(recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
+def _take(asked: Asked, output: OutputFolder, goes_on: bool) -> None:
+    output.take(goes_on)
+    asked.context.save(output.path)
 
 
-def _context(recipe: PredictRecipe | EvalRecipe) -> ModelContext:
-    answer_fields = recipe.report_format() if isinstance(recipe, EvalRecipe) else None
-    return resolve_context(recipe, recipe.dataset_dir, answer_fields)
+def _exchange(recipe: PredictRecipe, asked: Asked, output: OutputFolder, goes_on: bool, share: Share) -> bool:
+    """Take in what an endpoint has answered, and ask it for the rest; whether nothing is left to be answered."""
+    require_answerable(recipe)
+    _take(asked, output, goes_on)
+    form = asked.context.report_format
+    done = take_in(recipe, share, share.done(), form)
+    requests = ask(recipe, share, done, output.path, asked.context)
+    if requests is None:
+        return True
+    files = ", ".join(map(str, requests.paths))
+    note(f"{requests.num_requests} rows wait for answers: have {files} answered (POST /v1/chat/completions)")
+    note("then the same command with batch_results=THE_ANSWERED_FILE takes them in")
+    return False
 
 
-def _warn_of_other_prompts(rows: Conversations, context: ModelContext) -> None:
+def answer_one(asked: Asked, row: Conversation) -> Prediction:
+    """The row's answer. Raises `DataError` where it cannot be read and `ModelError` where memory does not suffice."""
+    recipe, context = asked.recipe, asked.context
+    engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
+    prompt = Prompt(line_of(row), engine.encode(row.prompt))
+    (line,) = lines_of([prompt], engine.answer, context.report_format)
+    if line.get("error"):
+        raise ModelError(line["error"])
+    return finished(line, asked.temperature)
+
+
+def _warn_of_other_prompts(rows: Rows, context: ModelContext) -> None:
     """Name both wordings when the rows are asked otherwise than the model was taught; the rows' own are used.
 
     The first row that can be read stands for all: a data set's rows are asked alike, and reading all means reading
@@ -152,20 +178,26 @@ def _warn_of_other_prompts(rows: Conversations, context: ModelContext) -> None:
             ("system prompt", row.system, context.system_prompt),
             ("question", question, context.question),
         ):
-            if taught is not None and asked != taught:
+            if taught is not None and (asked or "") != taught:
                 warn(f"{row.where}: its {name} is {asked!r}, but the model was trained with {taught!r}")
         return
 
 
-def plan_predictions(recipe: PredictRecipe | EvalRecipe, output: OutputFolder) -> list[str]:
+def plan_predictions(recipe: AnsweringRecipe, output: OutputFolder) -> list[str]:
     """What `predict_recipe` would do. Loads no weights and writes nothing."""
-    goes_on = output.check(inputs_of(recipe))
-    context = _context(recipe)
-    rows = _open_rows(recipe, "size" if recipe.verify == "full" else recipe.verify)  # a plan reads no photo
+    asked = Asked(recipe)
+    goes_on = output.check(asked.inputs)
+    # A plan reads no photo
+    wanted = asked.wanted("size" if recipe.verify == "full" else recipe.verify)
+    own = _shares(recipe, wanted, output)
+    num_todo = sum(len(share.ids) - (len(share.done()) if goes_on else 0) for share in own.values())
+    names = [*recipe.eval_dataset, *(recipe.test_dataset if isinstance(recipe, CalibrateRecipe) else ())]
+    source = recipe.images if isinstance(recipe, PredictRecipe) and recipe.images else ", ".join(names)
+    context = asked.context
     return [
-        *(["go on with the unfinished run in " + str(recipe.output_dir)] if goes_on else []),
-        f"answer {len(rows)} rows of {', '.join(recipe.eval_dataset)}, {recipe.per_device_eval_batch_size} at a time"
-        + (", and once more with grey photos" if len(_wanted(recipe, rows)) > 1 else ""),
+        *(["go on with the unfinished run in " + str(output.path)] if goes_on else []),
+        f"answer {num_todo} rows of {source}, {recipe.per_device_eval_batch_size} at a time"
+        + (", grey photos among them" if BLANKED_FILE in own else ""),
         f"photos between {context.image_min_pixels} and {context.image_max_pixels} pixels, "
         f"at most {recipe.max_new_tokens} new tokens",
         f"report fields: {', '.join(context.report_format.labels)}",

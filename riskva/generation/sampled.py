@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-import torch.distributed as dist
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
 from riskva.console import progress, warn
 from riskva.data.conversation import Conversations
 from riskva.data.datasets import ConversationDataset
+from riskva.distributed import gathered, num_processes, rank
 from riskva.encoding import Processor, encode
 from riskva.errors import DataError
-from riskva.generation.answer import Answerer, generation_settings
-from riskva.recipe.stages import GenerationKeys
+from riskva.generation.answer import Writer, generation_settings
+from riskva.recipe.key_groups import GenerationKeys
 from riskva.report import ReportFormat, RiskLevel, RiskReport
 
 
@@ -77,18 +77,18 @@ class SampleAnswerer:
         Under ZeRO-3 all processes must take each step together, so that all get equally many rows: where they do not
         come out even, some are answered twice and count once.
         """
-        num_rows, rank, num_processes = len(self.sample.references), _rank(), _num_processes()
-        share = -(-num_rows // num_processes)
-        own = [(rank + turn * num_processes) % num_rows for turn in range(share)]
-        what = "answers" if num_processes == 1 else f"answers (on each of {num_processes} processes)"
-        parts = _gathered(list(progress(self._answers(model, own), share, what)))
-        return [parts[row % num_processes][row // num_processes] for row in range(num_rows)]
+        num_rows, count = len(self.sample.references), num_processes()
+        share = -(-num_rows // count)
+        own = [(rank() + turn * count) % num_rows for turn in range(share)]
+        what = "answers" if count == 1 else f"answers (on each of {count} processes)"
+        parts = gathered(list(progress(self._answers(model, own), share, what)))
+        return [parts[row % count][row // count] for row in range(num_rows)]
 
     def _answers(self, model: PreTrainedModel | PeftModel, rows: Sequence[int]) -> Iterator[str]:
         # Without the adapter's wrapper, which would set a generation_config of its own; LoRA's layers are in the base.
-        base = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+        base = cast(Any, model.get_base_model() if isinstance(model, PeftModel) else model)
         settings = generation_settings(GenerationKeys(max_new_tokens=self.max_new_tokens), self.processor)
-        answer = Answerer(base, self.processor, settings, always_an_image=_num_processes() > 1)
+        answer = Writer(base, self.processor, settings, always_an_image=num_processes() > 1)
         for first in range(0, len(rows), self.batch_size):
             prompts = [self.sample.conversations[row].prompt for row in rows[first : first + self.batch_size]]
             with _generating_by(settings, base):
@@ -108,20 +108,3 @@ def _generating_by(settings: GenerationConfig, model: PreTrainedModel) -> Iterat
         yield
     finally:
         model.generation_config = kept
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _num_processes() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _gathered(own: list[str]) -> list[list[str]]:
-    """The lists of all processes, by rank."""
-    if not dist.is_initialized():
-        return [own]
-    parts: list[list[str]] = [[]] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
-    return parts

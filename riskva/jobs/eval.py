@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.evaluated import Evaluation
@@ -10,16 +11,17 @@ from evaluation.label_studio import require_own_folder, write_tasks
 from evaluation.leaderboard import check_board, put_on_board
 from evaluation.metrics import metrics_of
 from evaluation.pages.report_page import write_report
-from evaluation.predictions import FILE_NAME, read_predictions, write_predictions
+from evaluation.predictions import FILE_NAME, Prediction, read_predictions, write_predictions
 from evaluation.sample_scores import write_sample_scores
 from evaluation.scoring import score
 from evaluation.table import render_table
 from riskva.console import note, warn
+from riskva.distributed import working_together
 from riskva.errors import DataError, StoppedBySignal
 from riskva.files import remove_folder, write_json
+from riskva.generation.asked import BLANKED_FILE
 from riskva.generation.run import (
     GOES_ON,
-    Predicted,
     output_folder_of,
     plan_predictions,
     predict_recipe,
@@ -29,7 +31,7 @@ from riskva.generation.run import (
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import OutputFolder
 from riskva.recipe import EvalRecipe
-from riskva.report import DEFAULT_FORMAT
+from riskva.report import DEFAULT_FORMAT, ReportFormat
 from riskva.review.rows import AnsweredRows, answered_rows
 from riskva.review.scoring import prediction_file, scoring_of, training_answers, training_reports
 from riskva.signals import sigterm_raises
@@ -43,7 +45,7 @@ OWNED = (*map(re.escape, (SAMPLE_FILE, "report.html", "report_photos")),)
 
 def run(recipe: EvalRecipe) -> None:
     """Predict unless the recipe names predictions, score them, write numbers and pages, print the table."""
-    with sigterm_raises(StoppedBySignal(f"stopped on SIGTERM; {GOES_ON}")):
+    with sigterm_raises(StoppedBySignal(f"stopped on SIGTERM; {GOES_ON}")), working_together():
         _run(recipe)
 
 
@@ -54,16 +56,18 @@ def _run(recipe: EvalRecipe) -> None:
     if recipe.leaderboard is not None:
         check_board(recipe.leaderboard)  # what is wrong with it is found before hours of work, not after
     training = training_answers(recipe)  # likewise
-    predicted = predict_recipe(recipe, output) if recipe.predictions is None else _given(recipe, output)
-    rows = _joined(recipe, predicted.predictions)
+    answers = _predicted(recipe, output) if recipe.predictions is None else _given(recipe, output)
+    if answers is None:  # the main process scores
+        return
+    rows = _joined(recipe, answers.predictions)
     if recipe.predictions is not None:  # otherwise predicting has taken it
         output.take(output.check([recipe.predictions]))
     write_failed_rows(rows.predictions, recipe.output_dir)
     evaluation = score(
         rows.predictions,
-        scoring_of(recipe, predicted.report_format),
-        training_reports(training, predicted.report_format),
-        _joined(recipe, predicted.blanked).predictions if predicted.blanked else None,
+        scoring_of(recipe, answers.report_format),
+        training_reports(training, answers.report_format),
+        _joined(recipe, answers.blanked).predictions if answers.blanked is not None else None,
     )
     _write(recipe, evaluation, rows)
     print(render_table(evaluation))
@@ -90,19 +94,35 @@ def _output(recipe: EvalRecipe) -> OutputFolder:
     return output_folder_of(recipe, METRICS_FILE, OWNED)
 
 
-def _given(recipe: EvalRecipe, output: OutputFolder) -> Predicted:
+@dataclass(frozen=True)
+class _Answers:
+    """What is scored, and the form of its reports; `blanked` only where it was asked for."""
+
+    predictions: list[Prediction]
+    report_format: ReportFormat
+    blanked: list[Prediction] | None = None
+
+
+def _predicted(recipe: EvalRecipe, output: OutputFolder) -> _Answers | None:
+    predicted = predict_recipe(recipe, output)
+    if predicted is None:
+        return None
+    answers = predicted.answers
+    return _Answers(answers[FILE_NAME], predicted.context.report_format, answers.get(BLANKED_FILE))
+
+
+def _given(recipe: EvalRecipe, output: OutputFolder) -> _Answers:
     """The predictions that the recipe names, and their form: the recipe's, or that of a `riskva.json` beside them."""
     assert recipe.predictions is not None
     output.check([recipe.predictions])
     path = prediction_file(recipe.predictions)
     context = ModelContext.load(path.parent)
-    return Predicted(path, recipe.report_format() or (context.report_format if context else DEFAULT_FORMAT))
+    report_format = recipe.report_format() or (context.report_format if context else DEFAULT_FORMAT)
+    return _Answers(read_predictions(path), report_format)
 
 
-def _joined(recipe: EvalRecipe, path: Path) -> AnsweredRows:
-    return answered_rows(
-        read_predictions(path), recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples
-    )
+def _joined(recipe: EvalRecipe, predictions: list[Prediction]) -> AnsweredRows:
+    return answered_rows(predictions, recipe.eval_dataset, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
 
 
 def _write(recipe: EvalRecipe, evaluation: Evaluation, rows: AnsweredRows) -> None:

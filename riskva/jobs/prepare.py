@@ -9,10 +9,10 @@ from riskva.console import note
 from riskva.data.preview import preview
 from riskva.errors import DataError, OutputFolderError, RecipeError, StoppedBySignal
 from riskva.files import sha256_of
+from riskva.parts import Part, choose_part
 from riskva.preparation.assembly import assemble
 from riskva.preparation.finished_parts import FinishedPart, SourceFile
 from riskva.preparation.index import Index, split_rows
-from riskva.preparation.parts import Part, choose_part
 from riskva.preparation.photo_work import work_off
 from riskva.preparation.pieces import PieceFolder
 from riskva.preparation.quarantine import bad_lines, judge

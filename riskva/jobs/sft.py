@@ -14,6 +14,7 @@ from riskva.console import note, warn
 from riskva.data.manifest import read_manifest
 from riskva.data.verification import Verify
 from riskva.devices import num_accelerators
+from riskva.distributed import decide_once, leaving_the_group
 from riskva.encoding import Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.encoding.survey import Asked
@@ -34,7 +35,6 @@ from riskva.training.assembly import build_model, build_trainer, plan_caches, pl
 from riskva.training.callbacks import StopOnSigterm
 from riskva.training.checkpoints import is_at_the_end, newest_whole_checkpoint, require_whole
 from riskva.training.dataset import letting_workers_go
-from riskva.training.distributed import decide_once, leaving_the_group
 from riskva.training.optimizer import LearningRates
 from riskva.training.pixel_cache import DISK_FOLDER
 from riskva.training.plot import plot_losses

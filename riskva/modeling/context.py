@@ -30,6 +30,7 @@ class ModelContext:
     """How a model was taught to see and to be asked.
 
     `system_prompt` and `question` (with its `<image>` mark) are None when the training rows differ in them.
+    `level_temperature` is what `stage: calibrate` has fitted: probabilities of levels are tempered by it.
     `image_backend` and `exif` name the rules for photos: PIL's bicubic, and EXIF orientation applied once.
     """
 
@@ -43,6 +44,7 @@ class ModelContext:
     exif: str = EXIF_POLICY
     template: str = "qwen2_vl"
     dataset_fingerprint: str | None = None
+    level_temperature: float | None = None
     versions: Mapping[str, str] = field(default_factory=_versions)
 
     def save(self, folder: Path) -> None:

@@ -16,9 +16,16 @@ from transformers import BitsAndBytesConfig
 
 from riskva.console import note
 from riskva.errors import ModelError
+from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
+from riskva.modeling.context import ModelContext
 from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
 
 SUPPORTED_MODEL_TYPE = "qwen2_5_vl"
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+MOST_BYTES_OF_NOTHING = 4096
+"""A safetensors file of no more than this holds no model: it is what is written of weights that are split."""
 
 
 def locate_model(name_or_path: str) -> Path:
@@ -39,6 +46,7 @@ def locate_model(name_or_path: str) -> Path:
         raise ModelError(f"{config_path}: damaged ({error}); copy it again") from error
     if model_type != SUPPORTED_MODEL_TYPE:
         raise ModelError(f"{folder}: model_type is {model_type!r}; RisKVA trains {SUPPORTED_MODEL_TYPE!r} (Qwen2.5-VL)")
+    _require_whole_weights(folder, "*.safetensors")
     return folder
 
 
@@ -48,13 +56,66 @@ def locate_adapter(name_or_path: str) -> Path:
     if not folder.is_dir():
         raise ModelError(f"adapter_name_or_path: no folder {name_or_path}; train one first with stage: sft")
     if not is_adapter(folder):
-        raise ModelError(f"{folder}: no adapter_config.json, so this is no adapter; a full model is model_name_or_path")
+        raise ModelError(f"{folder}: no {ADAPTER_CONFIG}, so this is no adapter; a full model is model_name_or_path")
     return folder
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds a PEFT adapter."""
-    return (folder / "adapter_config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def locate_model_and_adapter(
+    model_name_or_path: str, adapter_name_or_path: str | None = None
+) -> tuple[Path, Path | None]:
+    """The local folders of a model and of the adapter on top of it, None where there is none.
+
+    A model may also be named by its adapter's folder alone (a training run's output, a checkpoint): then the base is
+    the one that the adapter's `riskva.json`, or else its `adapter_config.json`, names. Raises `ModelError`, with the
+    file and what it says, when that base is not found.
+    """
+    if adapter_name_or_path:
+        return locate_model(model_name_or_path), locate_adapter(adapter_name_or_path)
+    folder = Path(model_name_or_path).expanduser()
+    if not is_adapter(folder) or (folder / "config.json").is_file():
+        return locate_model(model_name_or_path), None
+    named_in, base = _base_of(folder)
+    try:
+        return locate_model(base), folder
+    except ModelError as error:
+        raise ModelError(
+            f"{named_in}: the adapter's base is {base}, which is not found ({error}); name the base as "
+            f"model_name_or_path and {model_name_or_path} as adapter_name_or_path"
+        ) from error
+
+
+def _base_of(adapter: Path) -> tuple[Path, str]:
+    """The file that names the adapter's base, and the name."""
+    context = ModelContext.load(adapter)
+    if context is not None:
+        return adapter / CONTEXT_FILE, context.base_model
+    path = adapter / ADAPTER_CONFIG
+    try:
+        name = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: damaged ({error}); copy it again") from error
+    if not name or not isinstance(name, str):
+        raise ModelError(
+            f"{path}: does not say which base the adapter is for; name it as model_name_or_path, and {adapter} as "
+            "adapter_name_or_path"
+        )
+    return path, name
+
+
+def _require_whole_weights(folder: Path, pattern: str) -> None:
+    """Raise `ModelError` for what ZeRO-3 leaves when it is not told to gather: the processes' parts alone."""
+    parts = sorted(path.name for path in folder.glob("global_step*") if path.is_dir())
+    if parts and not any(path.stat().st_size > MOST_BYTES_OF_NOTHING for path in folder.glob(pattern)):
+        raise ModelError(
+            f"{folder}: has no whole weights, only ZeRO-3's parts of them in {parts[-1]}. Put them together with "
+            f"`python {folder}/zero_to_fp32.py {folder} {folder} --safe_serialization`, or train on from here with "
+            "stage3_gather_16bit_weights_on_model_save: true in the DeepSpeed file, which saves them whole"
+        )
 
 
 def _fetch(name: str) -> Path:
@@ -107,14 +168,21 @@ def load_model(
     return model
 
 
+def load_model_and_adapter(
+    folder: Path, adapter: Path | None, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
+) -> Qwen2_5_VLForConditionalGeneration | PeftModel:
+    """The model of `locate_model_and_adapter`'s two folders, loaded as `load_model` and `attach_adapter` do."""
+    model = load_model(folder, dtype, attn_implementation)
+    return model if adapter is None else attach_adapter(model, adapter)
+
+
 def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trainable: bool = False) -> PeftModel:
     """`model` with the adapter in `folder` on top.
 
     Raises `ModelError` when the adapter's tensors are not exactly those that the model expects: PEFT only warns, and
     the part that does not fit stays untrained.
     """
-    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
-        raise ModelError(f"{folder}: no {SAFETENSORS_WEIGHTS_NAME}; adapters in other file formats are not read")
+    require_whole_adapter(folder)
     try:
         config = PeftConfig.from_pretrained(str(folder))
         with warnings.catch_warnings():
@@ -124,6 +192,13 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
         raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
     require_fitting_adapter(adapted, folder)
     return adapted
+
+
+def require_whole_adapter(folder: Path) -> None:
+    """Raise `ModelError` unless the folder holds an adapter's tensors in a form that is read here."""
+    _require_whole_weights(folder, SAFETENSORS_WEIGHTS_NAME)
+    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        raise ModelError(f"{folder}: no {SAFETENSORS_WEIGHTS_NAME}; adapters in other file formats are not read")
 
 
 def require_fitting_adapter(model: PeftModel, folder: Path) -> None:

@@ -123,12 +123,17 @@ class Qwen2_5_VLForConditionalGeneration(  # type: ignore[no-untyped-call]  # no
         kept = iter(_cut(image_features, grids[is_kept], self._merge_unit))
         seen: Sequence[Tensor] = ()
         if pixel_values is not None:
-            seen = _cut(self._run_tower(pixel_values, grids[~is_kept]), grids[~is_kept], self._merge_unit)
+            seen = self.photo_features(pixel_values, grids[~is_kept])
             if photo_keys and self.keep_features is not None:
                 self.keep_features([key for key, one in zip(photo_keys, is_kept, strict=True) if not one], seen)
         made = iter(seen)
         ordered = tuple(next(kept) if one else next(made) for one in is_kept)
         return {"image": BaseModelOutputWithPooling(pooler_output=cast(Any, ordered))}
+
+    def photo_features(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Sequence[Tensor]:
+        """What the tower makes of N photos, (tokens, H) each, of their patches (P, 1176) and grids (N, 3)."""
+        grids = image_grid_thw.cpu()
+        return _cut(self._run_tower(pixel_values, grids), grids, self._merge_unit)
 
     def _run_tower(self, pixel_values: Tensor, grids: Tensor) -> Tensor:
         """(F, H): the features of photos whose patches are (P, 1176) and whose grids (N, 3) are on the CPU."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from riskva.columns import GROUP_COLUMN
-from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo
-from riskva.errors import RecipeError
+from riskva.data.asking import make_asking
+from riskva.data.conversation import Conversation, Message, Photo
 from riskva.report import ReportFormat
 from riskva.tables.records import GoodRow
-from riskva.tables.table import CONTROL_MARKS
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,7 @@ def make_prompt(system: str, question: str) -> Prompt:
 
     Raises `RecipeError` when the texts hold more marks than that.
     """
-    if mark := CONTROL_MARKS.search(system + question.replace(IMAGE_PLACEHOLDER, "")):
-        raise RecipeError(
-            f"question and system_prompt: {mark.group()!r} is read by a model as structure, not as text; remove it"
-        )
-    num_marks = question.count(IMAGE_PLACEHOLDER)
-    if num_marks > 1 or IMAGE_PLACEHOLDER in system:
-        raise RecipeError(
-            f"question and system_prompt: one photo has one {IMAGE_PLACEHOLDER} mark, and only in the question"
-        )
-    return Prompt(system, question if num_marks else IMAGE_PLACEHOLDER + question)
+    return Prompt(system, make_asking(system, question).question)
 
 
 def to_conversation(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riskva.errors import DataError, MissingDataError
-from riskva.preparation.parts import Part
+from riskva.parts import Part
 from riskva.preparation.pieces import PART_NAME, PieceFolder, PieceRow
 
 

@@ -10,11 +10,11 @@ from riskva.console import note, progress
 from riskva.data.images import reencode
 from riskva.data.parallel import num_cores, ordered_map
 from riskva.errors import ImageError
-from riskva.preparation.parts import Part
+from riskva.parts import Part
 from riskva.preparation.pieces import DoneRow, PieceFolder, file_state, in_pieces
 from riskva.preparation.survey import Survey
 from riskva.recipe import PrepareRecipe
-from riskva.tables.records import BadRow, DefectRecord, GoodRow, PreparedRow, StoredPhoto
+from riskva.tables.records import BadRow, DefectRecord, GoodRow, PreparedRow, StoredPhoto, name_of_row
 
 
 def work_off(
@@ -26,7 +26,7 @@ def work_off(
         note(f"going on: {survey.num_done} of {survey.num_own} rows stand in {folder.path}")
 
     def to_do() -> Iterator[tuple[int, DefectRecord | BadRow]]:
-        for number, piece in enumerate(in_pieces(row for row in rows if part.holds(row))):
+        for number, piece in enumerate(in_pieces(row for row in rows if part.holds(name_of_row(row)))):
             if number not in survey.finished_pieces:
                 yield from ((number, row) for row in piece)
 

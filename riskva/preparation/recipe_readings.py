@@ -14,9 +14,9 @@ from PIL import features
 
 from riskva import __version__
 from riskva.level_names import level_names_from
+from riskva.parts import Part
 from riskva.preparation.conversations import Prompt, make_prompt
 from riskva.preparation.finished_parts import SourceFile
-from riskva.preparation.parts import Part
 from riskva.recipe import PrepareRecipe
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, ReportFormat, default_question
 from riskva.tables.table import TableLayout

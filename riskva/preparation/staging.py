@@ -18,7 +18,7 @@ from riskva.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from riskva.data.registry import FEATURES_FOLDER, LENGTHS_FOLDER, REGISTRY_NAME
 from riskva.errors import OutputFolderError
 from riskva.files import remove_folder, write_json, write_whole
-from riskva.preparation.parts import Part
+from riskva.parts import Part
 
 QUARANTINE_NAME = "quarantine.jsonl"
 """The bad rows of a data set, or of a run that failed where there is no data set."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riskva.errors import DataError, OutputFolderError
+from riskva.parts import Part
 from riskva.preparation.index import Index
-from riskva.preparation.parts import Part
 from riskva.preparation.pieces import PieceFolder, in_pieces
 from riskva.preparation.writers import certain_name
 from riskva.recipe import PrepareRecipe
-from riskva.tables.records import BadRow, DefectRecord
+from riskva.tables.records import BadRow, DefectRecord, name_of_row
 from riskva.tables.table import Tables
 
 
@@ -39,7 +39,7 @@ def survey_tables(
 ) -> Survey:
     """Look through all rows once. Bad rows and photo names are kept; with `index`, what that keeps of every row."""
     found = Survey()
-    own = (row for row in _noted(tables.rows(), found, recipe, index) if part.holds(row))
+    own = (row for row in _noted(tables.rows(), found, recipe, index) if part.holds(name_of_row(row)))
     for number, piece in enumerate(in_pieces(own)):
         found.num_pieces += 1
         found.num_own += len(piece)

@@ -1,8 +1,9 @@
 """Recipes: YAML and `key=value` overrides become one frozen, typed value. Imports neither torch nor transformers."""
 
+from riskva.recipe.key_groups import AnswerField, num_bytes
 from riskva.recipe.loader import LoadedRecipe, load_recipe
 from riskva.recipe.stages import (
-    AnswerField,
+    CalibrateRecipe,
     CompareRecipe,
     EvalRecipe,
     ExportRecipe,
@@ -11,12 +12,12 @@ from riskva.recipe.stages import (
     PrepareRecipe,
     Recipe,
     SftRecipe,
-    num_bytes,
 )
 from riskva.recipe.written import recipe_to_yaml
 
 __all__ = [
     "AnswerField",
+    "CalibrateRecipe",
     "CompareRecipe",
     "EvalRecipe",
     "ExportRecipe",

@@ -21,6 +21,12 @@ from riskva.vocabulary import Vocabulary
 
 Values = Mapping[str, Any]
 
+INPUTS = ("image", "images", "eval_dataset")
+"""The keys of `stage: predict` that each say what to answer."""
+
+RECORD_SUFFIXES = (".json", ".jsonl", ".csv")
+"""The forms that `output_file` can have."""
+
 LONGEST_NAME = 40
 """Characters of a run's name that still fit above a column."""
 
@@ -325,6 +331,52 @@ def eval_clashes(values: Values) -> Iterator[Clash]:
     for key in ("model_name_or_path", "eval_dataset"):
         if _is_empty(values.get(key, True)):
             yield Clash((key,), "missing; give model_name_or_path and eval_dataset, or predictions: a file to score")
+
+
+def predict_clashes(values: Values) -> Iterator[Clash]:
+    """Whether there is just one thing to answer, a place for the answers, and what an engine cannot do."""
+    given = [key for key in INPUTS if key in values and not _is_empty(values[key])]
+    if not given and all(key in values for key in INPUTS):
+        text = "there is nothing to answer; give image: a photo, images: a folder, list or file, or eval_dataset: names"
+        yield Clash(("images",), text)
+    if len(given) > 1:
+        yield Clash(tuple(given), f"{' and '.join(given)} each say what to answer; keep one")
+    if given and given != ["image"] and values.get("output_dir", True) is None:
+        yield Clash(("output_dir",), "missing: the folder that answers go to, from which an interrupted run goes on")
+    for key in ("shard", "max_samples"):
+        if values.get(key) is not None and given == ["image"]:
+            yield Clash((key, "image"), "is for many photos; leave it out")
+    suffix = str(values.get("output_file") or ".json")
+    if not suffix.lower().endswith(RECORD_SUFFIXES):
+        yield Clash(("output_file",), f"{suffix}: the name must end in {', '.join(RECORD_SUFFIXES)}")
+    yield from _engine_clashes(values)
+
+
+def _engine_clashes(values: Values) -> Iterator[Clash]:
+    engine = values.get("infer_backend")
+    for key in ("batch_results", "batch_model"):
+        if not _is_empty(values.get(key)) and engine != "openai_batch":
+            yield Clash((key, "infer_backend"), "needs infer_backend: openai_batch")
+    if engine not in ("vllm", "openai_batch"):
+        return
+    if (values.get("nproc_per_node") or 1) > 1:
+        yield Clash(("nproc_per_node", "infer_backend"), f"{engine} runs in one process; leave nproc_per_node out")
+    if engine == "vllm" and values.get("adapter_name_or_path"):
+        text = "vllm takes merged weights: run stage: export, and name its export_dir as model_name_or_path"
+        yield Clash(("adapter_name_or_path", "infer_backend"), text)
+    if engine == "openai_batch" and values.get("constrain") == "report":
+        text = (
+            "an OpenAI endpoint has no constraint for a report's lines; set constrain: json, or off to take what comes"
+        )
+        yield Clash(("constrain", "infer_backend"), text)
+
+
+def calibrate_clashes(values: Values) -> Iterator[Clash]:
+    """Rows that a temperature is fitted to show nothing of what it is worth."""
+    both = _names(values.get("test_dataset")) & _names(values.get("eval_dataset"))
+    if both:
+        names = ", ".join(sorted(both))
+        yield Clash(("test_dataset", "eval_dataset"), f"{names} is fitted to; name other rows, or leave it out")
 
 
 def _names(names: Any) -> set[str]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from riskva.recipe.stages import (
+    CalibrateRecipe,
     CompareRecipe,
     EvalRecipe,
     ExportRecipe,
@@ -26,6 +27,7 @@ STAGES: Mapping[str, type[Recipe]] = {
     "merge": MergeRecipe,
     "sft": SftRecipe,
     "predict": PredictRecipe,
+    "calibrate": CalibrateRecipe,
     "eval": EvalRecipe,
     "compare": CompareRecipe,
     "export": ExportRecipe,

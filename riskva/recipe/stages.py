@@ -3,8 +3,7 @@
 Names are LLaMA-Factory's wherever it has one. Every field of transformers' TrainingArguments is a key of `SftRecipe`
 too; those live in `SftRecipe.training` and are checked against `training_arguments.json`.
 
-These classes check what is built by hand as well; for recipe files `riskva.recipe.loader` finds the same faults all at
-once and with their lines.
+What stages share is in `riskva.recipe.key_groups`.
 """
 
 from __future__ import annotations
@@ -14,119 +13,39 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from riskva.recipe.clashes import (
     Clash,
     answer_clashes,
-    build_format,
+    calibrate_clashes,
     compare_clashes,
     eval_clashes,
     image_clashes,
+    predict_clashes,
     prepare_clashes,
     scoring_clashes,
     sft_clashes,
 )
+from riskva.recipe.key_groups import (
+    SHARD_PATTERN,
+    SIZE_PATTERN,
+    AnswerKeys,
+    DataKeys,
+    FeaturePlace,
+    Frozen,
+    GenerationKeys,
+    Levels,
+    ModelKeys,
+    Names,
+    Paths,
+    Place,
+    Positive,
+    ProcessKeys,
+    ReportKeys,
+    Share,
+)
 from riskva.recipe.training_fields import training_schemas
-from riskva.report import ReportFormat
-
-
-def split_names(value: Any) -> Any:
-    """`a, b` as `("a", "b")`, as LLaMA-Factory writes lists; null as no name; anything else unchanged."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return value
-
-
-def split_paths(value: Any) -> Any:
-    """One path as a list of one; null as none. A comma may stand in a file's name, so it parts nothing."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str | Path) else value
-
-
-def name_place(value: Any) -> Any:
-    """`true` as the place that it means; anything else unchanged."""
-    return "memory" if value is True else value
-
-
-def name_off(value: Any) -> Any:
-    """YAML reads `off` as false: the word again; anything else unchanged."""
-    return "off" if value is False else value
-
-
-SHARD_PATTERN = r"^([0-9]{1,9}|auto)/[1-9][0-9]{0,8}$"
-SIZE_PATTERN = r"^[1-9][0-9]{0,8}\s*[KMG]B$"
-
-
-def num_bytes(size: str) -> int:
-    """The bytes that a recipe's size, such as `500MB`, stands for; decimal units, as in Hugging Face's libraries."""
-    return int(size[:-2]) * {"K": 10**3, "M": 10**6, "G": 10**9}[size[-2]]
-
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(split_paths, json_schema_input_type=Path | tuple[Path, ...] | None)]
-Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_input_type=str | tuple[str, ...] | None)]
-
-
-Place = Annotated[
-    Literal["memory", "disk", False],
-    BeforeValidator(name_place, json_schema_input_type=Literal["memory", "disk"] | bool),
-]
-
-FeaturePlace = Annotated[
-    Literal["off", "memory", "disk", "auto"],
-    BeforeValidator(name_off, json_schema_input_type=Literal["off", "memory", "disk", "auto", False]),
-]
-
-
-class Frozen(BaseModel):
-    """The base of all recipe values: immutable, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
-        """What does not fit together among plain, flat `values`; see `riskva.recipe.clashes`."""
-        yield from ()
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        values = self.model_dump(mode="json")
-        for clash in self.clashes(values | values.get("training", {})):
-            raise ValueError(f"{clash.keys[0]}: {clash.text}")
-        return self
-
-
-class AnswerField(Frozen):
-    """One line of the answer, as a recipe words it; see `riskva.report.ReportField`."""
-
-    label: str
-    column: str
-    default: str | None = None
-    is_level: bool = False
-
-
-class AnswerKeys(Frozen):
-    """The form of the report."""
-
-    answer_fields: tuple[AnswerField, ...] | None = Field(
-        None, description="The answer's lines in their order: label, table column, optional default, is_level."
-    )
-
-    def report_format(self) -> ReportFormat | None:
-        """The format that `answer_fields` describe, or None when the recipe leaves it to the data or the model."""
-        return build_format(self.model_dump(include={"answer_fields"})["answer_fields"])
-
-
-class ReportKeys(AnswerKeys):
-    """The form of the report, and what a photo is asked."""
-
-    system_prompt: str | None = Field(None, description="The system message; a sensible default is built in.")
-    question: str | None = Field(None, description="What a photo is asked; by default it spells out the answer's form.")
 
 
 class PrepareRecipe(ReportKeys):
@@ -211,49 +130,7 @@ class MergeRecipe(Frozen):
     overwrite_output_dir: bool = False
 
 
-class ModelKeys(Frozen):
-    """Which model, and how it sees photos."""
-
-    model_name_or_path: str = Field(description="A folder with a Qwen2.5-VL, or its name on the hub.")
-    adapter_name_or_path: str | None = Field(None, description="A LoRA adapter on top of the model.")
-    template: Literal["qwen2_vl", "qwen2_5_vl"] = "qwen2_vl"
-    image_max_pixels: Positive | None = Field(
-        None, description="Photos above this are shrunk. Default: as the adapter was trained, or 1024 x 1024."
-    )
-    image_min_pixels: Positive | None = Field(None, description="Photos below this are enlarged. Default: 56 x 56.")
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-
-
-class DataKeys(Frozen):
-    """Which rows."""
-
-    dataset_dir: Path = Field(Path("data"), description="The folder that holds dataset_info.json.")
-    media_dir: Path | None = Field(None, description="What image paths are relative to; default: dataset_dir.")
-    max_samples: Positive | None = Field(None, description="Use at most this many rows of each data set.")
-    cutoff_len: Positive = Field(4096, description="Longest row in tokens, image tokens included; none is ever cut.")
-    verify: Literal["size", "full", "off"] = Field(
-        "size",
-        description="Compare the data's files with its manifest first: their sizes, or also SHA-256 (reads them all).",
-    )
-    preprocessing_num_workers: Positive | None = Field(
-        None, description="Threads that measure rows, or processes that read photos for prediction; default: the cores."
-    )
-
-
-class GenerationKeys(Frozen):
-    """How answers are written."""
-
-    max_new_tokens: Positive = 512
-    do_sample: bool = Field(False, description="False is greedy: the same answer every time.")
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    per_device_eval_batch_size: Positive = 4
-    bf16: bool = Field(False, description="Compute in bfloat16; default: the precision the model was saved in.")
-    seed: int = 42
-
-
-class SftRecipe(DataKeys, ModelKeys):
+class SftRecipe(ProcessKeys, DataKeys, ModelKeys):
     """`stage: sft`: supervised fine-tuning."""
 
     stage: Literal["sft"]
@@ -326,7 +203,6 @@ class SftRecipe(DataKeys, ModelKeys):
     freeze_language_model: bool = False
     freeze_trainable_layers: int = Field(2, description="finetuning_type: freeze. The last n layers (first if < 0).")
     plot_loss: bool = True
-    nproc_per_node: Positive | None = Field(None, description="Processes on this machine; default: one a GPU.")
     logging_dir: Path | None = Field(None, description="TensorBoard's folder; default: runs/ in output_dir.")
     training: Mapping[str, Any] = Field({}, description="Fields of transformers' TrainingArguments, checked.")
 
@@ -341,22 +217,67 @@ class SftRecipe(DataKeys, ModelKeys):
         return self
 
 
-class PredictKeys(GenerationKeys, DataKeys, ModelKeys):
-    """What predict and eval share."""
+class PredictKeys(ProcessKeys, GenerationKeys, DataKeys, ModelKeys):
+    """What the stages share that answer rows."""
 
-    output_dir: Path
     overwrite_output_dir: bool = False
+
+
+class PredictRecipe(ReportKeys, PredictKeys):
+    """`stage: predict`: reports for photos: one, a folder, a list, a file of rows, or a data set."""
+
+    stage: Literal["predict"]
+    image: Path | None = Field(None, description="One photo: its report is printed.")
+    images: Path | None = Field(
+        None,
+        description="Photos: a folder, a pattern such as site/**/*.jpg, a list (.txt), or a Parquet or JSONL file.",
+    )
+    eval_dataset: Names = Field((), description="Rows to answer, by their names in dataset_info.json.")
+    output_dir: Path | None = Field(None, description="Where answers go; only one `image` can do without.")
+    output_file: Path | None = Field(
+        None, description="The reports as .json, .jsonl or .csv (for Excel); default: reports.json in output_dir."
+    )
+    compare_gt: bool = Field(False, description="Each report beside the row's own, and where the two agree.")
+    constrain: Literal["report", "json", "off"] = Field(
+        "report", description="What may be written: a report's lines, a JSON object with its fields, or anything."
+    )
+    review_below: Share | None = Field(
+        None, description="Reports whose level is less sure than this go on the list for a person, review.jsonl."
+    )
+    always_review: Levels = Field((), description="Levels that always go on that list, as in 严重.")
+    infer_backend: Literal["huggingface", "vllm", "openai_batch"] = Field(
+        "huggingface", description="Who writes: this process, vLLM, or whoever answers the batch files written."
+    )
+    batch_model: str | None = Field(
+        None, description="infer_backend: openai_batch. What the endpoint calls the model; default: model_name_or_path."
+    )
+    batch_results: Paths = Field((), description="infer_backend: openai_batch. The answered files (JSONL).")
+    shard: Annotated[str, Field(pattern=SHARD_PATTERN, examples=["0/4", "auto/4"])] | None = Field(
+        None, description="Answer part i of N only, as in 0/4; auto/4 takes i from the scheduler; then stage: merge."
+    )
+
+    @property
+    def shares_work(self) -> bool:
+        """Not for one photo, nor with an engine that brings processes of its own."""
+        return self.image is None and self.infer_backend == "huggingface"
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
-        return image_clashes(values)
+        return chain(predict_clashes(values), image_clashes(values), answer_clashes(values))
 
 
-class PredictRecipe(PredictKeys):
-    """`stage: predict`: answers for every row of a data set."""
+class CalibrateRecipe(PredictKeys):
+    """`stage: calibrate`: how sure the model is of a level becomes how often it is right; kept in its riskva.json."""
 
-    stage: Literal["predict"]
-    eval_dataset: Names = Field(description="Names in dataset_info.json.")
+    stage: Literal["calibrate"]
+    eval_dataset: Names = Field(description="Rows that were not trained on, to fit to: the validation split.")
+    test_dataset: Names = Field((), description="Other rows, to show what it changes where nothing was fitted.")
+    output_dir: Path = Field(description="Where the answers go that it is fitted to.")
+    constrain: Literal["report", "json", "off"] = Field("report", description="As predictions are to be made.")
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return chain(calibrate_clashes(values), image_clashes(values))
 
 
 class ScoringKeys(AnswerKeys):
@@ -383,6 +304,10 @@ class EvalRecipe(ScoringKeys, PredictKeys):
 
     stage: Literal["eval"]
     model_name_or_path: str = ""
+    output_dir: Path
+    constrain: Literal["report", "json", "off"] = Field(
+        "off", description="What may be written, as under predict; off shows whether the model knows the form itself."
+    )
     eval_dataset: Names = Field((), description="The rows to answer; with predictions: those that were answered.")
     predictions: Path | None = Field(
         None, description="Score these answers: generated_predictions.jsonl (LLaMA-Factory's too) or a CSV."
@@ -393,6 +318,11 @@ class EvalRecipe(ScoringKeys, PredictKeys):
     )
     label_studio: bool = Field(False, description="Write the mistaken rows as tasks for Label Studio, to be corrected.")
     leaderboard: Path | None = Field(None, description="Append the scores as a line to this file (leaderboard.jsonl).")
+
+    @property
+    def shares_work(self) -> bool:
+        """Not where answers are there already."""
+        return self.predictions is None
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
@@ -431,4 +361,13 @@ class ExportRecipe(Frozen):
     overwrite_output_dir: bool = False
 
 
-Recipe = PrepareRecipe | MergeRecipe | SftRecipe | PredictRecipe | EvalRecipe | CompareRecipe | ExportRecipe
+Recipe = (
+    PrepareRecipe
+    | MergeRecipe
+    | SftRecipe
+    | PredictRecipe
+    | CalibrateRecipe
+    | EvalRecipe
+    | CompareRecipe
+    | ExportRecipe
+)

@@ -51,6 +51,11 @@ class BadRow:
     message: str
 
 
+def name_of_row(row: GoodRow | BadRow) -> str:
+    """The row's id, or its place where it has none."""
+    return row.id or f"{row.table}:{row.line}"
+
+
 @dataclass(frozen=True)
 class StoredPhoto:
     """What is known of a row's photo once it is fit for the data set.

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from riskva.columns import ID_COLUMN, IMAGE_COLUMN
-from riskva.data.conversation import IMAGE_PLACEHOLDER, Photo
+from riskva.data.conversation import CONTROL_MARKS, Photo
 from riskva.data.registry import closest
 from riskva.errors import DataError, MissingDataError, UnknownLevelError
 from riskva.level_names import DEFAULT_LEVEL_NAMES, LevelNames
@@ -26,10 +26,6 @@ from riskva.tables.photo_lookup import PhotoLookup, named_photo
 from riskva.tables.records import BadRow, DefectRecord
 from riskva.tables.table_files import RowFault, TableFile, TableRow, expand_paths, open_text_table
 
-# What would be read as structure, not as text: the tokenizer's own marks, and the places of media.
-CONTROL_MARKS = re.compile(
-    r"<\|[A-Za-z_]+\|>|[\x00-\x08\x0e-\x1b\x7f]|" + re.escape(IMAGE_PLACEHOLDER) + "|<video>|<audio>"
-)
 # What may part a private prefix from the text behind it.
 _SEPARATORS = re.compile(r"[\s:：,，、-]*")
 _SPLIT_WORDS = {

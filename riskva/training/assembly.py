@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from riskva.console import note, warn
 from riskva.devices import num_processes
+from riskva.distributed import decide_on_each_machine, decide_once
 from riskva.encoding import PackedCollator, Processor
 from riskva.errors import RecipeError
 from riskva.modeling.checkpointing import checkpoint_layers, memory_at_hand, num_layers_to_checkpoint
@@ -39,7 +40,6 @@ from riskva.training.callbacks import (
     TrainerLog,
 )
 from riskva.training.dataset import EncodedDataset
-from riskva.training.distributed import decide_on_each_machine, decide_once
 from riskva.training.feature_writer import FeatureWriter
 from riskva.training.optimizer import LearningRates
 from riskva.training.pixel_cache import CachePlan

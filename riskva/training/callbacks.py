@@ -14,10 +14,10 @@ from typing import Any
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from riskva.console import duration, note
+from riskva.distributed import any_process
 from riskva.errors import DivergedError, NothingLeftToTrain
 from riskva.files import write_whole
 from riskva.recipe.metrics import EVAL_PREFIX, is_report_score
-from riskva.training.distributed import any_process
 from riskva.training.throughput import RATES, Throughput
 
 

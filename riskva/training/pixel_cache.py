@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from riskva.distributed import decide_on_each_machine
 from riskva.encoding import Pixels, Processor
 from riskva.errors import DataError, RecipeError
 from riskva.signals import sigterm_raises
-from riskva.training.distributed import decide_on_each_machine
 from riskva.training.shared_folder import (
     SECONDS_TO_WAIT,
     SHARED_MEMORY,

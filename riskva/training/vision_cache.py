@@ -22,6 +22,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import Qwen2_5_VLConfig
 
 from riskva.data.registry import FEATURES_FOLDER
+from riskva.distributed import decide_on_each_machine
 from riskva.encoding import Length, Processor
 from riskva.encoding.lengths import Lengths
 from riskva.errors import RecipeError
@@ -30,7 +31,6 @@ from riskva.modeling.loading import locate_adapter
 from riskva.recipe import SftRecipe
 from riskva.signals import sigterm_raises
 from riskva.training import shared_folder
-from riskva.training.distributed import decide_on_each_machine
 from riskva.training.feature_store import FeatureStore, stored_bytes
 from riskva.training.feature_writer import FeatureWriter
 from riskva.training.shared_folder import Place, free_bytes, memory_folder, nearest_folder

@@ -154,7 +154,7 @@ def test_export_that_does_not_answer_alike_is_an_error(
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={tmp_path / 'sft'}")
     assert riskva_run("sft_lora.yaml", *places, "max_steps=8", *SHORT_TRAINING) == 0
 
-    def save_the_base_instead(model: object, folder: Path, max_shard_gb: int) -> None:
+    def save_the_base_instead(weights: object, folder: Path, max_shard_bytes: int, device: object) -> None:
         shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr("riskva.jobs.export.merge_and_save", save_the_base_instead)

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, Qwen2_5_VLForConditionalGe
 from riskva.data.datasets import open_datasets
 from riskva.encoding import encode, load_processor
 from riskva.modeling.context import ModelContext
-from riskva.modeling.merging import logits_of
+from riskva.modeling.export_check import logits_of
 from riskva.report import DEFAULT_FORMAT
 
 pytestmark = pytest.mark.slow

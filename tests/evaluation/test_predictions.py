@@ -1,13 +1,14 @@
 import csv
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from evaluation.predictions import Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError
+from riskva.report import DEFAULT_FORMAT, RiskLevel, RiskReport
 
 
 def _write(path: Path, *rows: object) -> Path:
@@ -241,3 +242,21 @@ def test_an_open_quote_is_located(tmp_path: Path) -> None:
     path.write_text('predict,label\n"答,标\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"p\.csv:2: .*close the quote"):
         read_predictions(path)
+
+
+def test_an_answer_that_was_cut_off_is_no_report_also_where_it_reads_as_one() -> None:
+    report = RiskReport(RiskLevel.SEVERE, dict.fromkeys(DEFAULT_FORMAT.text_labels, "立即停用"))
+    whole = Prediction("a", "问", DEFAULT_FORMAT.render(report), "", finish_reason="stop")
+    cut = replace(whole, finish_reason="length")
+    assert whole.reading(DEFAULT_FORMAT).report == report
+    assert (cut.reading(DEFAULT_FORMAT).report, cut.reading(DEFAULT_FORMAT).reason) == (
+        None,
+        "cut off by max_new_tokens",
+    )
+    # what could be read of it is still shown
+    assert cut.reading(DEFAULT_FORMAT).texts == report.texts
+    # LLaMA-Factory's files do not tell
+    assert replace(whole, finish_reason=None).reading(DEFAULT_FORMAT).report == report
+    # a row that failed was not cut off, it has no answer at all
+    failed = replace(cut, error="no such photo")
+    assert failed.reading(DEFAULT_FORMAT).reason == "the answer is empty"

@@ -233,3 +233,22 @@ def test_scoring_needs_no_writable_cache(tmp_path: Path, monkeypatch: pytest.Mon
     blocked.write_text("", encoding="utf-8")
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(blocked / "metrics"))
     assert _metrics(_rows())["num_samples"] == 4
+
+
+def test_answers_that_were_cut_off_count_as_no_reports_and_floors_do_not() -> None:
+    rows = [replace(row, finish_reason="length" if place == 3 else "stop") for place, row in enumerate(_rows())]
+    evaluation = score(rows, Scoring())
+    metrics = metrics_of(evaluation)
+    assert metrics["format"]["invalid_reasons"] == {"cut off by max_new_tokens": 1}
+    assert metrics["format"]["valid_rate"] == 0.75
+    assert metrics["risk_level"]["num_unparsed"] == 1
+    assert metrics["risk_level"]["severe_recall"] == 0.0
+    # the text is compared as it stands, as LLaMA-Factory does; its fields are no report's and score 0
+    assert metrics["rouge"]["whole"]["rouge-l"] == pytest.approx(100, abs=1e-6)
+    assert metrics["rouge"]["缺陷描述"]["rouge-l"] == pytest.approx(75, abs=1e-6)
+    (unparsed,) = [one for one in evaluation.findings if one.code == "unparsed"]
+    assert "1 of them hit max_new_tokens" in unparsed.en
+    assert "其中 1 个写到 max_new_tokens" in unparsed.zh
+    # a constant report is whole, whatever became of the model's answers
+    every = score([replace(row, finish_reason="length") for row in _rows()], Scoring())
+    assert every.baselines[0].scores["format.valid_rate"] == 1.0

@@ -10,10 +10,10 @@ from user_rows import drawn_conversations
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.encoding import encode, load_processor
 from riskva.errors import DataError
-from riskva.generation.answer import Answerer, generation_settings
+from riskva.generation.answer import Writer, generation_settings
 from riskva.generation.sampled import SampleAnswerer, draw_sample
 from riskva.modeling.loading import load_model
-from riskva.recipe.stages import GenerationKeys
+from riskva.recipe.key_groups import GenerationKeys
 from riskva.report import DEFAULT_FORMAT, ReportField, ReportFormat
 
 OTHER_FORMAT = ReportFormat((ReportField("等级", "a", is_level=True), ReportField("说明", "b")))
@@ -56,13 +56,13 @@ def test_answers_are_those_of_a_prediction_and_leave_no_trace(rows: Conversation
     assert model.generation_config is own
     model.generation_config = settings = generation_settings(GenerationKeys(max_new_tokens=8), processor)
     prompts = [encode(sample.conversations[index].prompt, processor) for index in range(5)]
-    assert answers == [one.text for one in Answerer(model, processor, settings)(prompts)]
+    assert answers == [one.text for one in Writer(model, processor, settings)(prompts)]
 
 
 def test_a_blank_image_changes_no_answer(tiny_model: Path) -> None:
     processor, model = load_processor(tiny_model), load_model(tiny_model).eval()
     settings = generation_settings(GenerationKeys(max_new_tokens=12), processor)
     prompts = [encode(row.prompt, processor) for row in drawn_conversations(3, with_photos=False)]
-    assert Answerer(model, processor, settings, always_an_image=True)(prompts) == Answerer(model, processor, settings)(
+    assert Writer(model, processor, settings, always_an_image=True)(prompts) == Writer(model, processor, settings)(
         prompts
     )

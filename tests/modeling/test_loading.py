@@ -9,8 +9,15 @@ from user_rows import drawn_conversations
 from riskva.encoding import encode, load_processor
 from riskva.errors import ModelError
 from riskva.modeling.context import ModelContext
-from riskva.modeling.loading import attach_adapter, load_model, locate_adapter, locate_model
-from riskva.modeling.merging import logits_of
+from riskva.modeling.export_check import logits_of
+from riskva.modeling.loading import (
+    attach_adapter,
+    load_model,
+    load_model_and_adapter,
+    locate_adapter,
+    locate_model,
+    locate_model_and_adapter,
+)
 from riskva.modeling.tuning import prepare_tuning
 from riskva.recipe import SftRecipe
 
@@ -87,6 +94,55 @@ def test_adapter_whose_names_do_not_fit(tiny_model: Path, tmp_path: Path) -> Non
     renamed = {name.replace("language_model.layers.0", "layers.0"): tensor for name, tensor in weights.items()}
     save_file(renamed, adapter / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="adapter tensors do not fit the model"):
+        attach_adapter(load_model(tiny_model), adapter)
+
+
+def test_an_adapters_folder_stands_for_both(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    # Without riskva.json PEFT's own file says what the base is
+    assert locate_model_and_adapter(str(adapter)) == (tiny_model, adapter)
+    monkeypatch.chdir(tiny_model.parent)
+    ModelContext(base_model=tiny_model.name).save(adapter)
+    assert locate_model_and_adapter(str(adapter)) == (Path(tiny_model.name), adapter)
+    assert locate_model_and_adapter(str(tiny_model)) == (tiny_model, None)
+    assert locate_model_and_adapter(str(tiny_model), str(adapter)) == (tiny_model, adapter)
+    processor, row = load_processor(tiny_model), drawn_conversations(1)[0]
+    found = [
+        logits_of(model, encode(row, processor), processor)
+        for model in (
+            load_model_and_adapter(*locate_model_and_adapter(str(adapter))),
+            attach_adapter(load_model(tiny_model), adapter),
+        )
+    ]
+    assert found[0].equal(found[1])
+
+
+def test_an_adapter_whose_base_is_gone_names_file_and_value(tiny_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "./gone"}))
+    with pytest.raises(ModelError, match=r"adapter_config\.json: the adapter's base is \./gone, which is not found"):
+        locate_model_and_adapter(str(adapter))
+    ModelContext(base_model="./elsewhere").save(adapter)
+    with pytest.raises(ModelError, match=r"riskva\.json: the adapter's base is \./elsewhere, which is not found"):
+        locate_model_and_adapter(str(adapter))
+    (adapter / "riskva.json").unlink()
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(ModelError, match="does not say which base the adapter is for"):
+        locate_model_and_adapter(str(adapter))
+
+
+def test_weights_that_zero3_has_not_gathered(copied: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Whole weights beside the parts are a checkpoint as any other."""
+    adapter = make_adapter(tiny_model, tmp_path / "adapter")
+    for folder in (copied, adapter):
+        (folder / "global_step100").mkdir()
+    attach_adapter(load_model(locate_model(str(copied))), adapter)
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"only ZeRO-3's parts of them in global_step100.*zero_to_fp32\.py"):
+        locate_model(str(copied))
+    save_file({}, adapter / "adapter_model.safetensors")  # what Trainer leaves of weights that it could not gather
+    with pytest.raises(ModelError, match="stage3_gather_16bit_weights_on_model_save: true"):
         attach_adapter(load_model(tiny_model), adapter)
 
 

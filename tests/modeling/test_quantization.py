@@ -16,8 +16,10 @@ from user_rows import drawn_conversations
 from riskva.encoding import PackedCollator, encode, load_processor
 from riskva.errors import RecipeError
 from riskva.modeling import quantization
-from riskva.modeling.loading import attach_adapter, load_model
-from riskva.modeling.merging import check_weights, merge_and_save
+from riskva.modeling.adapted_weights import AdaptedWeights
+from riskva.modeling.export_check import check_weights
+from riskva.modeling.loading import load_model
+from riskva.modeling.merging import merge_and_save
 from riskva.modeling.quantization import BITS_PER_WEIGHT, num_values, quantization_config, require_quantization
 from riskva.modeling.tuning import num_weights, prepare_tuning
 from riskva.recipe import SftRecipe
@@ -121,5 +123,5 @@ def test_a_step_over_four_bits_trains_an_adapter_for_the_whole_weights(
         optimizer.step()
     assert losses[2] < losses[0]
     tuned.save_pretrained(tmp_path / "adapter")
-    merge_and_save(attach_adapter(whole, tmp_path / "adapter"), tmp_path / "merged", 5)
-    check_weights(load_model(tmp_path / "merged"), attach_adapter(load_model(tiny_model), tmp_path / "adapter"))
+    merge_and_save(AdaptedWeights.of(tiny_model, tmp_path / "adapter"), tmp_path / "merged", 10**9)
+    check_weights(tmp_path / "merged", AdaptedWeights.of(tiny_model, tmp_path / "adapter"))

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from riskva.preparation.finished_parts import SourceFile
-from riskva.preparation.parts import Part
+from riskva.parts import Part
 from riskva.preparation.recipe_readings import AFTER_THE_PHOTOS, HOW_TO_RUN, key_of_rows, recorded
 from riskva.recipe import PrepareRecipe
 

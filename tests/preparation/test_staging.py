@@ -6,7 +6,7 @@ import pytest
 from riskva.data.manifest import Manifest, SourceTable, WrittenFile, read_manifest
 from riskva.data.registry import LENGTHS_FOLDER
 from riskva.errors import DataError, OutputFolderError
-from riskva.preparation.parts import Part
+from riskva.parts import Part
 from riskva.preparation.staging import WORK_FOLDER, Staging
 from riskva.report import DEFAULT_FORMAT
 

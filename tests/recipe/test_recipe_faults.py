@@ -16,7 +16,7 @@ from recipe_loading import Faults, Load
         ("Lora_rank: 3", "Lora_rank: unknown key; did you mean lora_rank?"),
         ("warmup_ration: 0.1", "warmup_ration: unknown key; did you mean warmup_ratio?"),
         ("image_quality: 90", "image_quality: belongs to stage prepare, and this recipe is stage sft"),
-        ("top_p: 0.9", "top_p: belongs to stage predict and eval, and this recipe is stage sft"),
+        ("top_p: 0.9", "top_p: belongs to stage predict and calibrate and eval, and this recipe is stage sft"),
         ("lora_rank: abc", "lora_rank: expected a whole number greater than 0, found 'abc'"),
         ("lora_rank: 0", "lora_rank: expected a whole number greater than 0, found 0"),
         ("lora_rank: 1.5", "lora_rank: expected a whole number greater than 0, found 1.5"),

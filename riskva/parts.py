@@ -1,4 +1,4 @@
-"""Parts: the share of a table's rows that one process prepares, where several machines divide the work."""
+"""Parts: the share of the rows that one machine works on, where several divide the work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from riskva.errors import RecipeError
-from riskva.tables.records import BadRow, GoodRow
 
 
 @dataclass(frozen=True)
 class Part:
-    """Part `index` (from 0) of `count`; every row belongs to exactly one, whatever order the rows stand in."""
+    """Part `index` (from 0) of `count`; every row belongs to exactly one."""
 
     index: int = 0
     count: int = 1
@@ -33,11 +32,14 @@ class Part:
         """What the part's folder is called."""
         return f"part-{self.index:05d}-of-{self.count:05d}"
 
-    def holds(self, row: GoodRow | BadRow) -> bool:
-        """Whether the row is this part's to prepare: by a hash of its id, or of its place where it has none."""
-        key = row.id or f"{row.table}:{row.line}"
+    def holds(self, key: str) -> bool:
+        """Whether the row of that name is this part's: by a hash, so that it stays there when others are added."""
         digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.index
+
+    def slice_of(self, num_rows: int) -> range:
+        """This part's rows where parts are neighbouring rows, as many in each, give or take one."""
+        return range(num_rows * self.index // self.count, num_rows * (self.index + 1) // self.count)
 
 
 def choose_part(shard: str, environment: Mapping[str, str]) -> Part:

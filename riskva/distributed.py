@@ -1,14 +1,14 @@
-"""Decisions that one process makes for all."""
+"""Processes that work on one job: their group, and what they tell each other."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
-from accelerate.utils import broadcast_object_list
 
 from riskva.errors import RiskvaError
 
@@ -25,7 +25,7 @@ def decide_once(decide: Callable[[], T]) -> T:
             outcome = [decide()]
         except RiskvaError as error:
             outcome = [error]
-    broadcast_object_list(outcome)
+    dist.broadcast_object_list(outcome)
     if isinstance(outcome[0], RiskvaError):
         outcome[0].is_told_elsewhere = dist.get_rank() != 0
         raise outcome[0]
@@ -52,6 +52,38 @@ def decide_on_each_machine(decide: Callable[[], object]) -> None:
         raise first
 
 
+_DAYS_TO_WAIT = 30
+"""One process may be done long before another, and nothing is wrong."""
+
+
+def rank() -> int:
+    """This process's number among those of the run, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many processes work on the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gathered(own: T) -> list[T]:
+    """What all processes give, by rank; every process must call it."""
+    if not dist.is_initialized():
+        return [own]
+    parts: list[T] = [own] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return parts
+
+
+@contextmanager
+def working_together() -> Iterator[None]:
+    """Within, the processes that a launcher has started are a group, of the CPU's kind; one process alone is none."""
+    with leaving_the_group():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=_DAYS_TO_WAIT))
+        yield
+
+
 @contextmanager
 def leaving_the_group() -> Iterator[None]:
     """Leave the process group at the end, however it comes: a process that just ends aborts the others."""
@@ -64,8 +96,4 @@ def leaving_the_group() -> Iterator[None]:
 
 def any_process(flag: bool) -> bool:
     """Whether `flag` is set on any process; every process must call it."""
-    if not dist.is_initialized():
-        return flag
-    flags: list[bool] = [False] * dist.get_world_size()
-    dist.all_gather_object(flags, flag)
-    return any(flags)
+    return any(gathered(flag))

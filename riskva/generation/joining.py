@@ -1,0 +1,99 @@
+"""The parts that `stage: predict` wrote with `shard` become one prediction."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.predictions import FILE_NAME, Prediction, read_predictions, write_predictions
+from riskva.errors import DataError, MissingDataError, OutputFolderError
+from riskva.generation.publishing import RECORDS_NAME, publish
+from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
+from riskva.generation.run import FAILED_FILE
+from riskva.modeling.context import ModelContext
+from riskva.output_folder import MARK, RECIPE_FILE
+from riskva.parts import Part
+from riskva.recipe import PredictRecipe, load_recipe
+
+_SHARD_LINE = re.compile(r"^shard: .*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class AnsweredPart:
+    """One part, finished."""
+
+    part: Part
+    folder: Path
+    recipe_text: str
+
+
+def holds_answered_parts(folder: Path) -> bool:
+    """Whether parts of a prediction lie in the folder."""
+    return bool(_part_folders(folder))
+
+
+def answered_parts(folder: Path) -> list[AnsweredPart]:
+    """All parts of a prediction, in order.
+
+    Raises `MissingDataError` that names those that are missing or unfinished, and `DataError` where their recipes say
+    different things.
+    """
+    found = _part_folders(folder)
+    counts = {part.count for part in found}
+    if len(counts) > 1:
+        raise DataError(f"{folder}: parts of {' and of '.join(map(str, sorted(counts)))}; delete those of other runs")
+    count = counts.pop()
+    missing = [f"{index}/{count}" for index in range(count) if not _is_finished(folder / Part(index, count).name)]
+    if missing:
+        raise MissingDataError(
+            f"{folder}: {len(missing)} of {count} parts are missing or unfinished: {', '.join(missing[:10])}; run "
+            f"stage: predict with shard={missing[0]}"
+        )
+    parts = [_read(found[part], part) for part in sorted(found, key=lambda one: one.index)]
+    for other in parts[1:]:
+        if other.recipe_text != parts[0].recipe_text:
+            raise DataError(
+                f"{other.folder / RECIPE_FILE} differs from {parts[0].folder / RECIPE_FILE} in more than shard: these "
+                "are parts of different runs"
+            )
+    return parts
+
+
+def join(folder: Path, overwrite: bool) -> None:
+    """Write the files of the whole prediction into the folder, as one run would have. Raises as `publish` does."""
+    parts = answered_parts(folder)
+    recipe = _recipe_of(parts[0])
+    path = folder / FILE_NAME
+    if path.exists() and not overwrite:
+        raise OutputFolderError(f"{path} exists; set overwrite_output_dir: true to replace it")
+    for name in (FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
+        (folder / name).unlink(missing_ok=True)
+    answers: list[Prediction] = [row for part in parts for row in read_predictions(part.folder / FILE_NAME)]
+    context = ModelContext.load(parts[0].folder)
+    assert context is not None
+    context.save(folder)
+    write_predictions(answers, path)
+    publish(recipe, folder, context.report_format, answers)
+
+
+def _recipe_of(part: AnsweredPart) -> PredictRecipe:
+    recipe = load_recipe(part.folder / RECIPE_FILE, []).recipe
+    assert isinstance(recipe, PredictRecipe)
+    return recipe
+
+
+def _part_folders(folder: Path) -> dict[Part, Path]:
+    if not folder.is_dir():
+        return {}
+    named = {Part.of_folder(path.name): path for path in folder.iterdir() if (path / RECIPE_FILE).is_file()}
+    return {part: path for part, path in named.items() if part is not None}
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / FILE_NAME).is_file()
+
+
+def _read(folder: Path, part: Part) -> AnsweredPart:
+    text = (folder / RECIPE_FILE).read_text(encoding="utf-8").removeprefix(MARK)
+    return AnsweredPart(part, folder, _SHARD_LINE.sub("", text))

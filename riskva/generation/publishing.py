@@ -1,0 +1,66 @@
+"""What a finished prediction leaves beside its answers: records, the list for a person, failed rows, a summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evaluation.predictions import Prediction
+from riskva.console import note
+from riskva.errors import OutputFolderError
+from riskva.generation.records import write_records
+from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
+from riskva.generation.review_list import ReviewRule, write_review_list
+from riskva.generation.run import raise_for_failed_rows, write_failed_rows
+from riskva.recipe import PredictRecipe
+from riskva.report import ReportFormat, RiskLevel
+
+RECORDS_NAME = "reports"
+
+
+def rule_of(recipe: PredictRecipe) -> ReviewRule:
+    """Which reports the recipe wants a person to look at."""
+    return ReviewRule(recipe.review_below, tuple(map(RiskLevel.from_label, recipe.always_review)))
+
+
+def records_path(recipe: PredictRecipe, folder: Path) -> Path:
+    """Where the reports go that people take on."""
+    return recipe.output_file or folder / f"{RECORDS_NAME}.json"
+
+
+def check_records_path(recipe: PredictRecipe, goes_on: bool) -> None:
+    """Raise `OutputFolderError` where `output_file` is there already and may not be replaced."""
+    path = recipe.output_file
+    if path is not None and path.exists() and not (goes_on or recipe.overwrite_output_dir):
+        raise OutputFolderError(
+            f"output_file: {path} is there already; name another, or set overwrite_output_dir: true"
+        )
+
+
+def publish(recipe: PredictRecipe, folder: Path, report_format: ReportFormat, answers: Sequence[Prediction]) -> None:
+    """Write the files that go with the answers in `folder`. Raises `SomeRowsFailed` at the end if a row has failed."""
+    rule, path = rule_of(recipe), records_path(recipe, folder)
+    agreement = write_records(answers, report_format, path, compare_gt=recipe.compare_gt, rule=rule)
+    num_review = write_review_list(answers, report_format, rule, folder / REVIEW_FILE)
+    write_failed_rows(answers, folder)
+    for line in _summary(answers, num_review, folder):
+        print(line)
+    for line in agreement.lines() if agreement is not None else ():
+        print(line)
+    note(f"the reports: {path}")
+    raise_for_failed_rows(answers, folder)
+
+
+def _summary(answers: Sequence[Prediction], num_review: int, folder: Path) -> Iterator[str]:
+    levels = Counter(row.level for row in answers)
+    cut_off = sum(row.finish_reason == "length" for row in answers)
+    num_failed = sum(row.error is not None for row in answers)
+    parts = [f"{level.label} {levels[level.label]}" for level in RiskLevel]
+    if none := levels[None] - num_failed:
+        parts.append(f"no report {none}" + (f" ({cut_off} cut off by max_new_tokens)" if cut_off else ""))
+    if num_failed:
+        parts.append(f"failed {num_failed}")
+    yield f"{len(answers)} rows: {', '.join(parts)}"
+    if num_review:
+        yield f"{num_review} for a person to look at: {folder / REVIEW_FILE}"
