@@ -10,7 +10,7 @@ from importlib.metadata import version
 from evaluation.predictions import Prediction
 from evaluation.sample_scores import Scoring
 from evaluation.text_overlap import signature as text_signature
-from riskva import __version__
+from riskva.version import __version__
 
 DATA_KEY = "data"
 

@@ -17,12 +17,13 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from riskva import __version__, launch
+from riskva import launch
 from riskva.console import note, warn
 from riskva.devices import num_accelerators, num_processes
 from riskva.errors import RecipeError, RiskvaError
 from riskva.recipe import LoadedRecipe, Recipe, SftRecipe, load_recipe, recipe_to_yaml
 from riskva.recipe.key_groups import ProcessKeys
+from riskva.version import __version__
 
 EPILOG = """\
 examples:

@@ -33,6 +33,7 @@ step "2. Fine-tune with LoRA" riskva-run recipes/demo/sft.yaml
 step "3. Score the base on photos of unseen houses" riskva-run recipes/demo/eval_base.yaml
 step "4. Score the fine-tuned model on the same photos" riskva-run recipes/demo/eval.yaml
 step "5. Export: one model that loads as its base does" riskva-run recipes/demo/export.yaml
+step "6. One photo's report" riskva-run recipes/demo/predict.yaml image=demo/photos/images/00008.jpg
 step "What fine-tuning has changed" riskva-run recipes/demo/compare.yaml
 
 cat <<END

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from running import REPOSITORY
 
-from riskva import __version__
+from riskva.version import __version__
 from riskva.cli import main
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "pyarrow", "PIL", "numpy")

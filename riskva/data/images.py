@@ -191,7 +191,8 @@ def _its_errors(photo: Photo) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{name}: no image file {photo.path}; see media_dir", "image_missing") from error
+        hint = "; see media_dir" if photo.passed_over else ""  # only where there was more than one place to look
+        raise ImageError(f"{name}: no image file {photo.path}{hint}", "image_missing") from error
     except UnidentifiedImageError as error:
         reason = "image_truncated" if _is_cut_short(photo) else "image_unreadable"
         raise ImageError(f"{name}: not a picture that can be read{_hint(photo)}", reason) from error

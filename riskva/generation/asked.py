@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluation.predictions import FILE_NAME
+from riskva.console import note
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.grey_photos import GreyPhotos
 from riskva.data.photo_inputs import open_inputs
@@ -47,7 +48,8 @@ class Asked:
     @property
     def _data_folder(self) -> Path | None:
         """Where data sets are described; a folder of photos has nothing to do with them."""
-        return self.recipe.dataset_dir if self.recipe.eval_dataset else None
+        names = self.recipe.data_sets if isinstance(self.recipe, PredictRecipe) else self.recipe.eval_dataset
+        return self.recipe.dataset_dir if names else None
 
     def _is_elsewhere(self, recipe: PredictRecipe) -> bool:
         """Whether an endpoint has the model and there is no folder of it here."""
@@ -63,6 +65,8 @@ class Asked:
         """What the recipe answers; the files of data sets compared with their manifest as `verify` says."""
         recipe = self.recipe
         if isinstance(recipe, PredictRecipe) and recipe.images is not None:
+            if recipe.eval_dataset:
+                note(f"images: {recipe.images} is answered, and not eval_dataset: {', '.join(recipe.eval_dataset)}")
             return open_inputs(recipe.images, asking_of(self.context), recipe.max_samples, recipe.media_dir)
         return self._dataset(recipe.eval_dataset, verify)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.predictions import FILE_NAME, Prediction, read_predictions, write_predictions
+from evaluation.predictions import FILE_NAME, Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError, OutputFolderError
 from riskva.generation.publishing import RECORDS_NAME, publish
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
@@ -67,14 +67,19 @@ def join(folder: Path, overwrite: bool) -> None:
     path = folder / FILE_NAME
     if path.exists() and not overwrite:
         raise OutputFolderError(f"{path} exists; set overwrite_output_dir: true to replace it")
-    for name in (FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
+    for name in (FILE_NAME, FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
         (folder / name).unlink(missing_ok=True)
-    answers: list[Prediction] = [row for part in parts for row in read_predictions(part.folder / FILE_NAME)]
+    answers = [row for part in parts for row in _answers_of(part)]
     context = ModelContext.load(parts[0].folder)
     assert context is not None
     context.save(folder)
-    write_predictions(answers, path)
     publish(recipe, folder, context.report_format, answers)
+
+
+def _answers_of(part: AnsweredPart) -> list[Prediction]:
+    """The part's rows; it has none where there were fewer rows than parts."""
+    path = part.folder / FILE_NAME
+    return read_predictions(path) if path.stat().st_size else []
 
 
 def _recipe_of(part: AnsweredPart) -> PredictRecipe:

@@ -34,8 +34,8 @@ class Journal:
         """
         found: dict[str, str] = {}
         for path in sorted(self.folder.glob("process-*.jsonl")):
-            for number, line in _whole_lines(path):
-                one = _id_of(line)
+            for number, data in _whole_lines(path):
+                one, line = _id_of(data), data.decode(errors="replace")
                 if one is None:
                     warn(f"{path}:{number}: damaged; the row is answered again")
                 elif one in found:
@@ -60,16 +60,17 @@ class Journal:
             yield append
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if line.endswith(b"\n"):
-                yield number, line.decode(errors="replace")
+                yield number, line
 
 
-def _id_of(line: str) -> str | None:
+def _id_of(line: bytes) -> str | None:
+    """The id of the row that the line is of; None for a damaged one, which a byte that is no UTF-8 makes it, too."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
         return row["id"] if isinstance(row["id"], str) else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -10,11 +10,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from riskva.console import progress
+from riskva.data.conversation import Conversation
 from riskva.distributed import num_processes, rank
+from riskva.errors import ModelError
 from riskva.generation.answer import Answer
 from riskva.generation.batches import answer_in_memory
+from riskva.generation.engines import Engine
 from riskva.generation.journal import Journal, Line
-from riskva.generation.prompts import Prompt, PromptDataset, answered, failed
+from riskva.generation.prompts import Prompt, PromptDataset, answered, failed, line_of
 from riskva.report import ReportFormat
 
 T = TypeVar("T")
@@ -51,6 +54,14 @@ def predict(
 
         for _ in progress(written(), num_rows, what):
             pass
+
+
+def answer_row(row: Conversation, engine: Engine, report_format: ReportFormat) -> Line:
+    """One row's line. Raises `DataError` where the row cannot be read and `ModelError` where memory is short."""
+    (line,) = lines_of([Prompt(line_of(row), engine.encode(row.prompt))], engine.answer, report_format)
+    if line.get("error") is not None:
+        raise ModelError(line["error"])
+    return line
 
 
 def lines_of(

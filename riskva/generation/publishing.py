@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.predictions import Prediction
+from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note
 from riskva.errors import OutputFolderError
 from riskva.generation.records import write_records
@@ -39,11 +39,12 @@ def check_records_path(recipe: PredictRecipe, goes_on: bool) -> None:
 
 
 def publish(recipe: PredictRecipe, folder: Path, report_format: ReportFormat, answers: Sequence[Prediction]) -> None:
-    """Write the files that go with the answers in `folder`. Raises `SomeRowsFailed` at the end if a row has failed."""
+    """Write the answers and the files that go with them. Raises `SomeRowsFailed` at the end if a row has failed."""
     rule, path = rule_of(recipe), records_path(recipe, folder)
     agreement = write_records(answers, report_format, path, compare_gt=recipe.compare_gt, rule=rule)
     num_review = write_review_list(answers, report_format, rule, folder / REVIEW_FILE)
     write_failed_rows(answers, folder)
+    write_predictions(answers, folder / FILE_NAME)  # the last: it says that the run is finished
     for line in _summary(answers, num_review, folder):
         print(line)
     for line in agreement.lines() if agreement is not None else ():

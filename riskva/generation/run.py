@@ -15,15 +15,15 @@ from riskva.console import note, warn
 from riskva.data.conversation import Conversation
 from riskva.data.parallel import num_photo_workers
 from riskva.distributed import decide_once, gathered, num_processes, rank
-from riskva.errors import DataError, ModelError, SomeRowsFailed
+from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import sha256_of
 from riskva.generation.asked import BLANKED_FILE, TEST_FILE, AnsweringRecipe, Asked
 from riskva.generation.batch_exchange import ask, require_answerable, take_in
 from riskva.generation.batches import LengthBuckets
 from riskva.generation.engines import build_engine
 from riskva.generation.journal import Journal
-from riskva.generation.predict import lines_of, predict
-from riskva.generation.prompts import Prompt, PromptDataset, Rows, line_of
+from riskva.generation.predict import answer_row, predict
+from riskva.generation.prompts import PromptDataset, Rows
 from riskva.generation.share import Share, finished
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
@@ -88,7 +88,9 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
     own = _shares(recipe, wanted, output)
     done = {name: decide_once(share.done) if goes_on else frozenset() for name, share in own.items()}
     if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "openai_batch":
-        if not _exchange(recipe, asked, output, goes_on, own[FILE_NAME]):
+        require_answerable(recipe)
+        _take(asked, output, goes_on)
+        if not _exchange(recipe, asked.context, output.path, own[FILE_NAME], done[FILE_NAME]):
             return None
     elif any(len(done[name]) < len(share.ids) for name, share in own.items()):
         _answer(asked, output, goes_on, own, done)
@@ -99,7 +101,8 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
         return None
     answers = {name: share.predictions(asked.temperature) for name, share in own.items()}
     for name, predictions in answers.items():
-        write_predictions(predictions, output.path / name)
+        if name != output.finished_file:  # which is written when all else is
+            write_predictions(predictions, output.path / name)
     return Predicted(output.path, asked.context, answers)
 
 
@@ -136,13 +139,10 @@ def _take(asked: Asked, output: OutputFolder, goes_on: bool) -> None:
     asked.context.save(output.path)
 
 
-def _exchange(recipe: PredictRecipe, asked: Asked, output: OutputFolder, goes_on: bool, share: Share) -> bool:
+def _exchange(recipe: PredictRecipe, context: ModelContext, folder: Path, share: Share, done: frozenset[str]) -> bool:
     """Take in what an endpoint has answered, and ask it for the rest; whether nothing is left to be answered."""
-    require_answerable(recipe)
-    _take(asked, output, goes_on)
-    form = asked.context.report_format
-    done = take_in(recipe, share, share.done(), form)
-    requests = ask(recipe, share, done, output.path, asked.context)
+    done = take_in(recipe, share, done, context.report_format)
+    requests = ask(recipe, share, done, folder, context)
     if requests is None:
         return True
     files = ", ".join(map(str, requests.paths))
@@ -155,11 +155,7 @@ def answer_one(asked: Asked, row: Conversation) -> Prediction:
     """The row's answer. Raises `DataError` where it cannot be read and `ModelError` where memory does not suffice."""
     recipe, context = asked.recipe, asked.context
     engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
-    prompt = Prompt(line_of(row), engine.encode(row.prompt))
-    (line,) = lines_of([prompt], engine.answer, context.report_format)
-    if line.get("error"):
-        raise ModelError(line["error"])
-    return finished(line, asked.temperature)
+    return finished(answer_row(row, engine, context.report_format), asked.temperature)
 
 
 def _warn_of_other_prompts(rows: Rows, context: ModelContext) -> None:

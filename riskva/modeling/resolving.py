@@ -11,7 +11,7 @@ from riskva.data.asking import Asking, make_asking
 from riskva.data.manifest import MANIFEST_NAME, read_manifest
 from riskva.errors import RecipeError
 from riskva.modeling.context import FILE_NAME, ModelContext
-from riskva.modeling.loading import locate_adapter, locate_model
+from riskva.modeling.loading import locate_model_and_adapter
 from riskva.recipe.key_groups import AnswerKeys, ModelKeys, ReportKeys
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, ReportFormat, default_question
 
@@ -29,13 +29,12 @@ def resolve_context(
     Raises `ModelError` for a folder without a model, or with a damaged riskva.json, and `RecipeError` for a question
     that no photo can be asked.
     """
-    folder = locate_model(keys.model_name_or_path)
-    adapter = locate_adapter(keys.adapter_name_or_path) if keys.adapter_name_or_path else None
+    folder, adapter = locate_model_and_adapter(keys.model_name_or_path, keys.adapter_name_or_path)
     said = _said(keys, asked)
     taught = ModelContext.load(adapter or folder)
     if taught is None:
         return _untaught(keys, adapter or folder, dataset_dir, said)
-    if adapter is not None and Path(taught.base_model).name != Path(keys.model_name_or_path).name:
+    if keys.adapter_name_or_path and Path(taught.base_model).name != Path(keys.model_name_or_path).name:
         warn(
             f"model_name_or_path: the recipe says {keys.model_name_or_path}, the adapter was trained on "
             f"{taught.base_model}"

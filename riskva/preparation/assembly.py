@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from riskva import __version__
 from riskva.audit.builder import Audit, AuditBuilder
 from riskva.audit.facts import AuditSettings
 from riskva.audit.page import render_audit
@@ -46,6 +45,7 @@ from riskva.preparation.writers import (
 )
 from riskva.recipe import PrepareRecipe, num_bytes
 from riskva.tables.records import PreparedRow
+from riskva.version import __version__
 from riskva.vocabulary import KINDS
 
 _THUMBNAIL_PIXELS = 240

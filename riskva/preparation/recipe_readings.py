@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import features
 
-from riskva import __version__
 from riskva.level_names import level_names_from
 from riskva.parts import Part
 from riskva.preparation.conversations import Prompt, make_prompt
@@ -20,6 +19,7 @@ from riskva.preparation.finished_parts import SourceFile
 from riskva.recipe import PrepareRecipe
 from riskva.report import DEFAULT_FORMAT, DEFAULT_SYSTEM_PROMPT, ReportFormat, default_question
 from riskva.tables.table import TableLayout
+from riskva.version import __version__
 
 HOW_TO_RUN = frozenset(
     {"preprocessing_num_workers", "overwrite_output_dir", "preview", "preview_rows", "output_dir", "shard"}

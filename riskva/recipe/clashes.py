@@ -334,17 +334,17 @@ def eval_clashes(values: Values) -> Iterator[Clash]:
 
 
 def predict_clashes(values: Values) -> Iterator[Clash]:
-    """Whether there is just one thing to answer, a place for the answers, and what an engine cannot do."""
+    """Whether there is something to answer, a place for the answers, and what an engine cannot do."""
     given = [key for key in INPUTS if key in values and not _is_empty(values[key])]
     if not given and all(key in values for key in INPUTS):
         text = "there is nothing to answer; give image: a photo, images: a folder, list or file, or eval_dataset: names"
         yield Clash(("images",), text)
-    if len(given) > 1:
-        yield Clash(tuple(given), f"{' and '.join(given)} each say what to answer; keep one")
-    if given and given != ["image"] and values.get("output_dir", True) is None:
+    if {"image", "images"} <= set(given):
+        yield Clash(("image", "images"), "image and images each say what to answer; keep one")
+    if given and "image" not in given and values.get("output_dir", True) is None:
         yield Clash(("output_dir",), "missing: the folder that answers go to, from which an interrupted run goes on")
     for key in ("shard", "max_samples"):
-        if values.get(key) is not None and given == ["image"]:
+        if values.get(key) is not None and "image" in given:
             yield Clash((key, "image"), "is for many photos; leave it out")
     suffix = str(values.get("output_file") or ".json")
     if not suffix.lower().endswith(RECORD_SUFFIXES):

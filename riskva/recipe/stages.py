@@ -232,7 +232,9 @@ class PredictRecipe(ReportKeys, PredictKeys):
         None,
         description="Photos: a folder, a pattern such as site/**/*.jpg, a list (.txt), or a Parquet or JSONL file.",
     )
-    eval_dataset: Names = Field((), description="Rows to answer, by their names in dataset_info.json.")
+    eval_dataset: Names = Field(
+        (), description="Rows to answer, by their names in dataset_info.json; image or images come before it."
+    )
     output_dir: Path | None = Field(None, description="Where answers go; only one `image` can do without.")
     output_file: Path | None = Field(
         None, description="The reports as .json, .jsonl or .csv (for Excel); default: reports.json in output_dir."
@@ -255,6 +257,11 @@ class PredictRecipe(ReportKeys, PredictKeys):
     shard: Annotated[str, Field(pattern=SHARD_PATTERN, examples=["0/4", "auto/4"])] | None = Field(
         None, description="Answer part i of N only, as in 0/4; auto/4 takes i from the scheduler; then stage: merge."
     )
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The data sets that are answered: none where the recipe names photos, as on a command line."""
+        return self.eval_dataset if self.image is None and self.images is None else ()
 
     @property
     def shares_work(self) -> bool:

@@ -1,0 +1,3 @@
+"""RisKVA's version."""
+
+__version__ = "0.1.0"
