@@ -22,6 +22,9 @@ RECIPE_FILE = "recipe.yaml"
 
 LOCK_FILE = ".lock"
 
+LEFT_IN_TAKING = (LOCK_FILE, f"{RECIPE_FILE}.partial")
+"""All that a run leaves which was killed before it had marked its folder."""
+
 MARK = "# The recipe of this run as riskva-run resolved it.\n"
 
 
@@ -52,7 +55,7 @@ class OutputFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputFolderError(f"{self.path} is a file; name a folder")
-        if not self.path.is_dir() or not any(path.name != LOCK_FILE for path in self.path.iterdir()):
+        if not self.path.is_dir() or not any(path.name not in LEFT_IN_TAKING for path in self.path.iterdir()):
             return False
         if self.holds_this_run_unfinished():
             return True

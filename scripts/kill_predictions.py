@@ -7,8 +7,8 @@ The rows are drawn photos of mixed sizes, some twice, and one file that is no pi
 them under `constrain: report`. One run is left alone. Then the same command runs in other folders and is killed: after
 a random time, at a random length of its journal, or just before a random operation on a file of its folder; half the
 time the main process alone, half the time with its readers. After every kill no row may be in the journal twice,
-no line may be lost, and every line must be the one of the run that was left alone. Once a run has ended in spite of all,
-its files must be the same byte for byte, and the next folder begins, until there have been as many kills as asked for.
+no line may be lost, and every line must be the one of the run that was left alone. Once a run has come to its end, its
+files must be the same byte for byte, and the next folder begins, until there have been as many kills as asked for.
 
 Exit status 1 with the first difference that was found.
 """

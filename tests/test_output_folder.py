@@ -27,6 +27,17 @@ def test_empty_folder_is_taken_and_an_unfinished_run_goes_on(folder: MakeFolder)
     assert folder(overwrite=True).check() is True  # the same command resumes, whatever else it says
 
 
+def test_a_folder_is_free_whose_run_was_killed_as_it_marked_it(folder: MakeFolder) -> None:
+    output = folder("recipe: a\n")
+    output.path.mkdir(parents=True)
+    for name in (".lock", "recipe.yaml.partial"):
+        (output.path / name).write_text("recipe", encoding="utf-8")
+    assert output.check() is False
+    output.take(False)
+    assert output.holds_this_run_unfinished()
+    assert not (output.path / "recipe.yaml.partial").exists()
+
+
 def test_other_contents_are_refused(folder: MakeFolder) -> None:
     folder().take(goes_on=False)
     with pytest.raises(OutputFolderError, match=r"unfinished run of another recipe.*overwrite_output_dir: true"):

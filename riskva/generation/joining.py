@@ -16,7 +16,8 @@ from riskva.output_folder import MARK, RECIPE_FILE
 from riskva.parts import Part
 from riskva.recipe import PredictRecipe, load_recipe
 
-_SHARD_LINE = re.compile(r"^shard: .*$", re.MULTILINE)
+_OWN_LINES = re.compile(r"^(shard|output_dir): .*$", re.MULTILINE)
+"""What a part's recipe says of this part alone; machines may see the folder under different names."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +102,4 @@ def _is_finished(folder: Path) -> bool:
 
 def _read(folder: Path, part: Part) -> AnsweredPart:
     text = (folder / RECIPE_FILE).read_text(encoding="utf-8").removeprefix(MARK)
-    return AnsweredPart(part, folder, _SHARD_LINE.sub("", text))
+    return AnsweredPart(part, folder, _OWN_LINES.sub("", text))

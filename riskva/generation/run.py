@@ -73,7 +73,7 @@ def part_of(recipe: AnsweringRecipe) -> Part:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A recipe's finished answers, by the file that holds them, and how the model was asked."""
+    """A recipe's answers, by the file of `folder` that they belong in, and how the model was asked."""
 
     folder: Path
     context: ModelContext

@@ -15,6 +15,7 @@ from riskva.encoding import Processor, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES, copy_processor_files
 from riskva.errors import OutputFolderError
 from riskva.files import remove_folder
+from riskva.generation.answer import end_tokens
 from riskva.modeling.adapted_weights import AdaptedWeights
 from riskva.modeling.context import FILE_NAME, ModelContext
 from riskva.modeling.export_check import Likeness, check_logits, check_weights, expected_logits
@@ -35,8 +36,6 @@ UNCHECKED = "unchecked"
 
 CONFIG = "config.json"
 """Without it nothing loads, so it is the last to get its name."""
-
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 OWNED_FILES = (
     UNCHECKED,
@@ -95,7 +94,7 @@ def greedy(processor: Processor) -> GenerationConfig:
     """How the export answers unless it is told otherwise; the base's own settings, such as a penalty, are left out."""
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
-        eos_token_id=[processor.tokenizer.convert_tokens_to_ids(token) for token in END_TOKENS],
+        eos_token_id=list(end_tokens(processor)),
         pad_token_id=processor.pad_token_id,
     )
 

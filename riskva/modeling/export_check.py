@@ -20,10 +20,14 @@ from riskva.modeling.adapted_weights import ADAPTER, AdaptedWeights, replacement
 from riskva.modeling.loading import attach_adapter, load_model
 from riskva.modeling.weight_files import StoredWeights
 
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of logits, as a share of the largest logit, by the base's dtype.
 
-TO BE MEASURED
+Measured on random models, tied and untied, with adapters of rank 8 and 64 (LoRA, rsLoRA, DoRA; language, or language
+and vision) that change weights by 5 % and by 50 % of their length, the worst of each: with 2 layers float32 9e-7,
+float16 2.0e-3, bfloat16 1.5e-2; with 16 layers 1.3e-6, 2.8e-3 and 2.5e-2; bfloat16 with 40 layers of width 1024 2.9e-2.
+Merging rounds W + BA once and base + adapter rounds Wx + BAx, so this is no error; the comparison of weights is the
+sharp one, this one shows that the whole model runs.
 """
 
 LEAST_KEPT = 0.9

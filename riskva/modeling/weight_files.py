@@ -107,6 +107,8 @@ def write_weights(
             save_file(shard, folder / file_name, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{folder / file_name}: cannot be written: {error}") from error
+        del shard
+        _give_back_freed_memory()
     if (left := next(coming, None)) is not None:
         raise ValueError(f"{left[0]} was to be written, and sizes has not got it")
     if plan.is_sharded:

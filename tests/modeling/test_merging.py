@@ -126,6 +126,9 @@ def test_the_export_is_base_and_adapter(dtype: str, tied: bool, vision: bool, ba
         # The base alone is told from it
         alone = [logits_of(load_model(folder), probe, processor) for probe in probes]
         assert compare_logits(alone, expected).share > 3 * likeness.share
+        if dtype == "float32":
+            with pytest.raises(ExportCheckError, match="logits differ from base"):
+                check_logits(folder, expected, probes, processor, CPU)
         names_there = set(StoredWeights.of(out).files)
         assert names_there == set(StoredWeights.of(folder).files)
         assert ("lm_head.weight" in names_there) is not tied
