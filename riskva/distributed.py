@@ -37,19 +37,25 @@ def decide_on_each_machine(decide: Callable[[], object]) -> None:
 
     The first `RiskvaError` among them reaches every process. Every process must call this.
     """
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    together(lambda: decide() if is_first else None)
+
+
+def together(do: Callable[[], T]) -> T:
+    """`do()` as called on every process; none goes on before all are done.
+
+    The first `RiskvaError` among them reaches every process, and one tells it. Every process must call this.
+    """
+    done: list[T] = []
     error: RiskvaError | None = None
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        try:
-            decide()
-        except RiskvaError as caught:
-            error = caught
-    errors: list[RiskvaError | None] = [error]
-    if dist.is_initialized():
-        errors = [None] * dist.get_world_size()
-        dist.all_gather_object(errors, error)
-    if first := next((one for one in errors if one is not None), None):
-        first.is_told_elsewhere = dist.is_initialized() and dist.get_rank() != 0
+    try:
+        done.append(do())
+    except RiskvaError as caught:
+        error = caught
+    if first := next((one for one in gathered(error) if one is not None), None):
+        first.is_told_elsewhere = rank() != 0
         raise first
+    return done[0]
 
 
 _DAYS_TO_WAIT = 30

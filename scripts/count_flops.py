@@ -139,7 +139,7 @@ def plain_model(config: Qwen2_5_VLConfig) -> Any:
     """transformers' model with PEFT's LoRA, and checkpointing as Trainer 5.23 switches it on."""
     with patch("riskva.modeling.tuning.skip_gradients_of_frozen_tower"):
         model = on_meta(transformers.Qwen2_5_VLForConditionalGeneration, config, lora_recipe())
-    model.activation_checkpointing_enable()
+    model.gradient_checkpointing_enable()
     return model
 
 

@@ -48,6 +48,8 @@ TWICE_EVERY = 8
 
 ANSWERS = "answers"
 """The journal's folder."""
+FINISHED = "generated_predictions.jsonl"
+"""What a run writes last: the same command does not go on then."""
 OWN_WORDS = (ANSWERS, ".lock", "recipe.yaml")
 """What may differ between equal runs: the order of the journal, and the output folder's name in the recipe."""
 
@@ -304,6 +306,8 @@ def run_until_done(place: Place, alone: Alone, kills: int, draw: random.Random, 
             show(tally, kills)
             if draw.random() < 0.5:  # or else the readers of the killed run live on for a while beside the next
                 left.pop().gone()
+            if (place.output / FINISHED).exists():  # it was killed after its end
+                break
         elif status == 1 and place.processes > 1 and OTHERS_RUN in place.log.read_text().splitlines()[-1]:
             tally.refused += 1
             while left:

@@ -14,7 +14,7 @@ from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note, warn
 from riskva.data.conversation import Conversation
 from riskva.data.parallel import num_photo_workers
-from riskva.distributed import decide_once, gathered, num_processes, rank
+from riskva.distributed import decide_once, gathered, num_processes, rank, together
 from riskva.errors import DataError, SomeRowsFailed
 from riskva.files import sha256_of
 from riskva.generation.asked import BLANKED_FILE, TEST_FILE, AnsweringRecipe, Asked
@@ -84,7 +84,7 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
     """Answer every row of the recipe, this process its share of them; all answers on the main process, else None."""
     asked = Asked(recipe)
     goes_on = decide_once(lambda: output.check(asked.inputs))
-    wanted = asked.wanted(recipe.verify)
+    wanted = together(lambda: asked.wanted(recipe.verify))
     own = _shares(recipe, wanted, output)
     done = {name: decide_once(share.done) if goes_on else frozenset() for name, share in own.items()}
     if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "openai_batch":
@@ -113,10 +113,10 @@ def _shares(recipe: AnsweringRecipe, wanted: Mapping[str, Rows], output: OutputF
 def _answer(
     asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[str, Share], done: Mapping[str, frozenset[str]]
 ) -> None:
-    recipe, context = asked.recipe, asked.context
+    recipe, context = asked.recipe, together(lambda: asked.context)
     rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
-    engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
+    engine = together(lambda: build_engine(recipe, *asked.place, asked.processor, context.report_format))
     decide_once(lambda: _take(asked, output, goes_on))
     for name, share in shares.items():
         if name == BLANKED_FILE:

@@ -8,7 +8,7 @@ import sys
 from evaluation.predictions import FILE_NAME, Prediction
 from riskva.console import note
 from riskva.data.photo_inputs import one_photo
-from riskva.distributed import working_together
+from riskva.distributed import decide_once, together, working_together
 from riskva.errors import StoppedBySignal
 from riskva.generation.asked import Asked
 from riskva.generation.openai_batch import REQUEST_FILES
@@ -55,8 +55,8 @@ def _one(recipe: PredictRecipe) -> None:
 
 
 def _many(recipe: PredictRecipe) -> None:
-    output = _output(recipe)
-    check_records_path(recipe, goes_on=output.holds_this_run_unfinished())
+    output = together(lambda: _output(recipe))
+    decide_once(lambda: check_records_path(recipe, goes_on=output.holds_this_run_unfinished()))
     predicted = predict_recipe(recipe, output)
     if predicted is None:  # another process has all the answers, or an endpoint is to give them
         return

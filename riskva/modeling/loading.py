@@ -189,9 +189,18 @@ def attach_adapter(model: Qwen2_5_VLForConditionalGeneration, folder: Path, trai
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=config)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the adapter cannot be put on the model: {error}") from error
+        raise ModelError(f"{folder}: the adapter cannot be put on the model: {_in_short(error)}") from error
     require_fitting_adapter(adapted, folder)
     return adapted
+
+
+def _in_short(error: Exception) -> str:
+    """The error in one line where PEFT gives one to each tensor of another shape, hundreds of them."""
+    differing = [line.strip() for line in str(error).splitlines() if line.strip().startswith("size mismatch for ")]
+    if not differing:
+        return str(error)
+    first = differing[0].removeprefix("size mismatch for ")
+    return f"{len(differing)} of its tensors have another shape, so it was trained on another model; the first: {first}"
 
 
 def require_whole_adapter(folder: Path) -> None:

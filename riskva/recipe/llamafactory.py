@@ -43,6 +43,13 @@ IGNORED: Mapping[str, str] = {
 }
 """Keys that are accepted whatever their value, with the reason that the warning gives."""
 
+_NO_QUANTISED_EXPORT = "an export is proven to answer as base + adapter does, which a quantised one does not"
+
+NOT_OFFERED: Mapping[str, str] = dict.fromkeys(
+    (f"export_quantization_{name}" for name in ("bit", "dataset", "nsamples", "maxlen")), _NO_QUANTISED_EXPORT
+)
+"""Keys that RisKVA leaves out on purpose, with the reason."""
+
 
 @cache
 def foreign_keys() -> Mapping[str, Any]:

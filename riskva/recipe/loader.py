@@ -15,7 +15,7 @@ from riskva.recipe.document import Entry, read_layers
 from riskva.recipe.faults import Fault, Place, did_you_mean, raise_faults
 from riskva.recipe.job import Job, choose_job
 from riskva.recipe.keys import MODES, STAGES, StageKeys, stage_keys, stages_with
-from riskva.recipe.llamafactory import IGNORED, asks_for_nothing, foreign_keys
+from riskva.recipe.llamafactory import IGNORED, NOT_OFFERED, asks_for_nothing, foreign_keys
 from riskva.recipe.stages import Recipe
 from riskva.recipe.training_fields import RISKVA_SETS
 from riskva.recipe.translations import NO_VALUE, REMOVED, TRANSLATIONS, merge_layers
@@ -104,9 +104,8 @@ class _Reading:
                 self._fault(entry, f"RisKVA always has {json.dumps(holds)} here: {reason}; leave the key out")
         elif key in foreign_keys():
             if not asks_for_nothing(key, self._free_value(entry)):
-                self._fault(
-                    entry, "LLaMA-Factory knows this key, RisKVA does not (yet); leave it out or at its default"
-                )
+                why = f"does not offer it: {NOT_OFFERED[key]}" if key in NOT_OFFERED else "does not (yet)"
+                self._fault(entry, f"LLaMA-Factory knows this key, RisKVA {why}; leave it out or at its default")
         elif stages := stages_with(key):
             self._fault(entry, f"belongs to stage {' and '.join(stages)}, and this recipe is stage {self.job.stage}")
         else:

@@ -61,7 +61,7 @@ def build(line: Line, config: Any, device: torch.device) -> Any:
     else:
         model = riskva_model(config, device, skips_tower_gradients=line.has("no_grad"))
     if not line.has("no_grad"):
-        model.activation_checkpointing_enable()
+        model.gradient_checkpointing_enable()
     if line.has("compiled"):
         compile_layers(model.get_base_model())
     return model.train()

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
@@ -345,15 +344,19 @@ def test_an_adapter_of_another_base_is_refused_and_nothing_is_taken(
     assert riskva_run("predict.yaml", *command) == 1
     said = capsys.readouterr().err
     assert str(adapter) in said.splitlines()[-1]
+    assert "trained on another model" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert "unexpected" not in said
     assert not (tmp_path / "out").exists()
 
 
+FIELDS = "answer_fields=[{label: 风险等级, column: level, is_level: true}, {label: 说明, column: text}]"
+
+
 def test_a_model_without_riskva_json_is_asked_as_the_recipe_says(
     tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("question=这里有什么缺陷？", "system_prompt=你是检查员。", "answer_fields={level: 风险等级, text: 说明}")
+    asked = ("question=这里有什么缺陷？", "system_prompt=你是检查员。", FIELDS)
     command = (*named(tiny_model), f"images={photos / 'e.png'}", f"output_dir={tmp_path / 'out'}", *SHORT, *asked)
     assert riskva_run("predict.yaml", *command) == 0
     said = capsys.readouterr().err
@@ -552,7 +555,7 @@ def test_a_checkpoint_of_zero_3_is_answered_by_two_processes(tiny_model: Path, d
     steps = ("max_steps=2", "save_strategy=steps", "save_steps=2", "per_device_train_batch_size=1")
     finish(start("sft_lora_zero3.yaml", *places, *rows, *SHORT_TRAINING, *steps))
     checkpoint = out / "checkpoint-2"
-    assert os.listdir(checkpoint / "global_step2")
+    assert list((checkpoint / "global_step2").iterdir())
     finish(begin(tiny_model, checkpoint, data, tmp_path / "two", "nproc_per_node=2"))
     finish(begin(tiny_model, checkpoint, data, tmp_path / "one"))
     assert list(texts_in(tmp_path / "two").items()) == list(texts_in(tmp_path / "one").items())

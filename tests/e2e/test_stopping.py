@@ -134,11 +134,15 @@ def test_interrupted_prediction_goes_on(tiny_model: Path, prepared: Path, tmp_pa
 
     whole = predict(tmp_path / "out")
     expected = whole.read_bytes()
-    lines = expected.splitlines(keepends=True)
-    torn = b"".join(lines[:3]) + lines[3][:20]
-    whole.with_name(whole.name + ".partial").write_bytes(torn)
+    journal = tmp_path / "out/answers/process-00000.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(expected.splitlines()) > 6
+    kept = lines[:3] + lines[5:6]  # of batches of which some rows are done, and others are not
+    journal.write_bytes(b"".join(kept) + lines[6][:20])
     whole.unlink()
     assert predict(tmp_path / "out").read_bytes() == expected
+    assert journal.read_bytes().startswith(b"".join(kept))  # what was written stands
+    assert sorted(journal.read_bytes().splitlines(keepends=True)) == sorted(lines)
 
 
 def test_an_evaluation_that_gets_sigterm_ends_with_75_and_goes_on(
@@ -149,9 +153,9 @@ def test_an_evaluation_that_gets_sigterm_ends_with_75_and_goes_on(
     rows = ("eval_dataset=building_defect_train", "train_dataset=building_defect_val", "adapter_name_or_path=null")
     command = (*places, *rows, "bf16=false", "max_new_tokens=64", "per_device_eval_batch_size=1", "blank_photos=true")
     worker = start("eval.yaml", *command)
-    partial = out / "generated_predictions.jsonl.partial"
+    journal = out / "answers/process-00000.jsonl"
     deadline = time.monotonic() + 90
-    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 2):
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
         assert worker.poll() is None, worker.communicate()
         assert time.monotonic() < deadline, "no answer in time"
         time.sleep(0.02)
@@ -171,12 +175,14 @@ def test_prediction_does_not_go_on_with_other_rows(
     places = (f"model_name_or_path={tiny_model}", f"dataset_dir={prepared}", f"output_dir={tmp_path}")
     command = ("eval.yaml", *places, "adapter_name_or_path=null", "bf16=false", "max_new_tokens=4")
     assert riskva_run(*command) == 0
-    lines = (tmp_path / "generated_predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "generated_predictions.jsonl").unlink()
     (tmp_path / "metrics.json").unlink()
-    (tmp_path / "generated_predictions.jsonl.partial").write_bytes(lines[1] + lines[0])
+    journal = tmp_path / "answers/process-00000.jsonl"
+    first, *others = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in (first | {"id": "gone"}, *others)]
+    journal.write_text("".join(lines), encoding="utf-8")
     assert riskva_run(*command) == 2
-    assert "answers other rows" in capsys.readouterr().err
+    assert "answers rows that are not there any more, such as 'gone'" in capsys.readouterr().err
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == len(lines)
 
 
 def test_resuming_a_finished_run_adds_no_step(

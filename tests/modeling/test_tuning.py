@@ -150,7 +150,7 @@ def test_frozen_tower_runs_no_backward_under_gradient_checkpointing(
     freeze: bool, tiny_model: Path, processor: Processor
 ) -> None:
     model = prepare_tuning(load_model(tiny_model), recipe(lora_rank=4, freeze_vision_tower=freeze))
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.gradient_checkpointing_enable({"use_reentrant": False})
     model.enable_input_require_grads()  # what PEFT and Trainer do; in transformers 5 it hooks the tower as well
     counter = BackwardCounter(model)
     sums, _ = sample_losses(model.train(), PackedCollator(processor)([encode(drawn_conversations(1)[0], processor)]))

@@ -16,7 +16,9 @@ def row(number: int, sample_id: str) -> BadRow:
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_every_row_is_in_one_part_and_parts_are_of_like_size(count: int) -> None:
     rows = [row(number, f"r{number}" if number % 3 else "") for number in range(7000)]
-    holders = Counter(tuple(index for index in range(count) if Part(index, count).holds(name_of_row(one))) for one in rows)
+    holders = Counter(
+        tuple(index for index in range(count) if Part(index, count).holds(name_of_row(one))) for one in rows
+    )
     assert set(holders) == {(index,) for index in range(count)}
     assert max(holders.values()) < 1.1 * len(rows) / count
 

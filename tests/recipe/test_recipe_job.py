@@ -11,7 +11,7 @@ from riskva.recipe import EvalRecipe, ExportRecipe, PredictRecipe, SftRecipe
 
 MODEL = "model_name_or_path: m\noutput_dir: o\n"
 
-STAGES = "prepare, merge, sft, predict, eval, compare, export"
+STAGES = "prepare, merge, sft, predict, calibrate, eval, compare, export"
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_typing_error_in_a_borrowed_recipe_is_still_an_error(faults: Faults) -
         "mask_history: true",
         "pissa_init: true",
         "default_system: 你好",
-        "infer_backend: vllm",
+        "infer_dtype: float16",
         "rope_scaling: linear",
         "ignore_pad_token_for_loss: false",
         "resize_vocab: true",
@@ -170,7 +170,7 @@ def test_a_value_that_would_change_the_result_is_an_error(faults: Faults, sft: s
         "use_rslora: false",
         "loraplus_lr_ratio: null",
         "loraplus_lr_embedding: 1.0e-6",
-        "infer_backend: huggingface",
+        "infer_dtype: auto",
         "mix_strategy: concat",
         "double_quantization: true",
         "pissa_iter: 16",
@@ -196,6 +196,12 @@ def test_its_default_asks_for_nothing(load: Load, sft: str, line: str) -> None:
 )
 def test_only_the_default_itself_is_inert(key: str, value: Any, inert: bool) -> None:
     assert asks_for_nothing(key, value) is inert
+
+
+def test_a_quantised_export_is_refused_with_the_reason(faults: Faults) -> None:
+    recipe = "stage: export\nmodel_name_or_path: m\nadapter_name_or_path: a\nexport_dir: o\n"
+    (fault,) = faults(recipe + "export_quantization_bit: 4\n")
+    assert fault.startswith("r.yaml:5: export_quantization_bit: LLaMA-Factory knows this key, RisKVA does not offer it")
 
 
 def test_no_key_is_both_ours_and_foreign() -> None:
