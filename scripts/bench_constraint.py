@@ -40,7 +40,7 @@ class Calls:
     mask: float
     """All tokens that may come: where the likeliest may not."""
     step: float
-    """What RisKVA adds to a step of one row on the CPU, where the likeliest token may come; to find it is part of it."""
+    """What RisKVA adds to a step of one row on the CPU, where the likeliest token may come; finding it is in it."""
     masked_step: float
     """The same where others are ruled out first."""
 

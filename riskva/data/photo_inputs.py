@@ -188,7 +188,7 @@ def open_inputs(source: Path, asking: Asking, max_samples: int | None = None, me
 
 def _of_scan(source: Path, scan: Scan, asking: Asking, max_samples: int | None) -> PhotoFiles:
     if scan.others:
-        note(f"{source}: {counted(scan.others)} left out that are no pictures: {shown(scan.others)}")
+        note(f"{source}: left out, no picture by its name: {counted(scan.others)} ({shown(scan.others)})")
     if is_file(source / REGISTRY_NAME):
         note(f"{source}: its pictures alone are taken{_data_sets_in(source)}")
     return PhotoFiles(scan.pictures[:max_samples], asking, [scan.folder], None)

@@ -69,7 +69,7 @@ class Writer:
         model: Any = self.model  # whose types do not know that it generates
         # Not inference_mode: weights that ZeRO-3 gathers under it could not be trained afterwards
         with torch.no_grad():
-            return model.generate(**inputs, **more, generation_config=self.settings, return_dict_in_generate=True)
+            return model.generate(**inputs, **more, generation_config=self.settings)
 
     def answer(self, ids: Tensor) -> tuple[Answer, list[int]]:
         """The answer that ids (T,) on the CPU hold up to their end token, and these ids."""
@@ -146,6 +146,7 @@ def generation_settings(keys: GenerationKeys, processor: Processor) -> Generatio
         repetition_penalty=keys.repetition_penalty,
         pad_token_id=processor.pad_token_id,
         eos_token_id=list(end_tokens(processor)),
+        return_dict_in_generate=True,
         **sampling,
     )
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from evaluation.predictions import FILE_NAME, Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError, OutputFolderError
-from riskva.generation.publishing import RECORDS_NAME, publish
+from riskva.generation.publishing import RECORDS_NAME, check_records_path, publish
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.run import FAILED_FILE
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import MARK, RECIPE_FILE
 from riskva.parts import Part
-from riskva.recipe import PredictRecipe, load_recipe
+from riskva.recipe import MergeRecipe
 
 _OWN_LINES = re.compile(r"^(shard|output_dir): .*$", re.MULTILINE)
 """What a part's recipe says of this part alone; machines may see the folder under different names."""
@@ -61,13 +61,12 @@ def answered_parts(folder: Path) -> list[AnsweredPart]:
     return parts
 
 
-def join(folder: Path, overwrite: bool) -> None:
-    """Write the files of the whole prediction into the folder, as one run would have. Raises as `publish` does."""
-    parts = answered_parts(folder)
-    recipe = _recipe_of(parts[0])
-    path = folder / FILE_NAME
-    if path.exists() and not overwrite:
-        raise OutputFolderError(f"{path} exists; set overwrite_output_dir: true to replace it")
+def join(recipe: MergeRecipe) -> None:
+    """Write the files of the whole prediction beside its parts, as one run would have. Raises as `publish` does."""
+    folder, parts = recipe.output_dir, answered_parts(recipe.output_dir)
+    if (folder / FILE_NAME).exists() and not recipe.overwrite_output_dir:
+        raise OutputFolderError(f"{folder / FILE_NAME} exists; set overwrite_output_dir: true to replace it")
+    check_records_path(recipe, goes_on=False)
     for name in (FILE_NAME, FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
         (folder / name).unlink(missing_ok=True)
     answers = [row for part in parts for row in _answers_of(part)]
@@ -81,12 +80,6 @@ def _answers_of(part: AnsweredPart) -> list[Prediction]:
     """The part's rows; it has none where there were fewer rows than parts."""
     path = part.folder / FILE_NAME
     return read_predictions(path) if path.stat().st_size else []
-
-
-def _recipe_of(part: AnsweredPart) -> PredictRecipe:
-    recipe = load_recipe(part.folder / RECIPE_FILE, []).recipe
-    assert isinstance(recipe, PredictRecipe)
-    return recipe
 
 
 def _part_folders(folder: Path) -> dict[Part, Path]:

@@ -13,35 +13,35 @@ from riskva.generation.records import write_records
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.review_list import ReviewRule, write_review_list
 from riskva.generation.run import raise_for_failed_rows, write_failed_rows
-from riskva.recipe import PredictRecipe
+from riskva.recipe.key_groups import RecordKeys
 from riskva.report import ReportFormat, RiskLevel
 
 RECORDS_NAME = "reports"
 
 
-def rule_of(recipe: PredictRecipe) -> ReviewRule:
+def rule_of(keys: RecordKeys) -> ReviewRule:
     """Which reports the recipe wants a person to look at."""
-    return ReviewRule(recipe.review_below, tuple(map(RiskLevel.from_label, recipe.always_review)))
+    return ReviewRule(keys.review_below, tuple(map(RiskLevel.from_label, keys.always_review)))
 
 
-def records_path(recipe: PredictRecipe, folder: Path) -> Path:
+def records_path(keys: RecordKeys, folder: Path) -> Path:
     """Where the reports go that people take on."""
-    return recipe.output_file or folder / f"{RECORDS_NAME}.json"
+    return keys.output_file or folder / f"{RECORDS_NAME}.json"
 
 
-def check_records_path(recipe: PredictRecipe, goes_on: bool) -> None:
+def check_records_path(keys: RecordKeys, goes_on: bool) -> None:
     """Raise `OutputFolderError` where `output_file` is there already and may not be replaced."""
-    path = recipe.output_file
-    if path is not None and path.exists() and not (goes_on or recipe.overwrite_output_dir):
+    path = keys.output_file
+    if path is not None and path.exists() and not (goes_on or keys.overwrite_output_dir):
         raise OutputFolderError(
             f"output_file: {path} is there already; name another, or set overwrite_output_dir: true"
         )
 
 
-def publish(recipe: PredictRecipe, folder: Path, report_format: ReportFormat, answers: Sequence[Prediction]) -> None:
+def publish(keys: RecordKeys, folder: Path, report_format: ReportFormat, answers: Sequence[Prediction]) -> None:
     """Write the answers and the files that go with them. Raises `SomeRowsFailed` at the end if a row has failed."""
-    rule, path = rule_of(recipe), records_path(recipe, folder)
-    agreement = write_records(answers, report_format, path, compare_gt=recipe.compare_gt, rule=rule)
+    rule, path = rule_of(keys), records_path(keys, folder)
+    agreement = write_records(answers, report_format, path, compare_gt=keys.compare_gt, rule=rule)
     num_review = write_review_list(answers, report_format, rule, folder / REVIEW_FILE)
     write_failed_rows(answers, folder)
     write_predictions(answers, folder / FILE_NAME)  # the last: it says that the run is finished

@@ -22,7 +22,7 @@ def run(recipe: MergeRecipe) -> None:
     """
     with sigterm_raises(StoppedBySignal("stopped on SIGTERM; the same command begins anew")):
         if holds_answered_parts(recipe.output_dir):
-            join(recipe.output_dir, recipe.overwrite_output_dir)
+            join(recipe)
         else:
             _merge_data(recipe)
 

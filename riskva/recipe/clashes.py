@@ -346,10 +346,16 @@ def predict_clashes(values: Values) -> Iterator[Clash]:
     for key in ("shard", "max_samples"):
         if values.get(key) is not None and "image" in given:
             yield Clash((key, "image"), "is for many photos; leave it out")
+    if values.get("shard") is not None and values.get("output_file") is not None:
+        yield Clash(("output_file", "shard"), "all parts would write this one file; name it under stage: merge")
+    yield from _engine_clashes(values)
+
+
+def record_clashes(values: Values) -> Iterator[Clash]:
+    """Whether records can be written in the form that `output_file` names."""
     suffix = str(values.get("output_file") or ".json")
     if not suffix.lower().endswith(RECORD_SUFFIXES):
         yield Clash(("output_file",), f"{suffix}: the name must end in {', '.join(RECORD_SUFFIXES)}")
-    yield from _engine_clashes(values)
 
 
 def _engine_clashes(values: Values) -> Iterator[Clash]:

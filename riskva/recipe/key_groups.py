@@ -123,6 +123,20 @@ class ReportKeys(AnswerKeys):
     question: str | None = Field(None, description="What a photo is asked; by default it spells out the answer's form.")
 
 
+class RecordKeys(Frozen):
+    """What becomes of reports: the form that people take them on in, and which of them a person looks at."""
+
+    output_file: Path | None = Field(
+        None, description="The reports as .json, .jsonl or .csv (for Excel); default: reports.json in output_dir."
+    )
+    compare_gt: bool = Field(False, description="Each report beside the row's own, and where the two agree.")
+    review_below: Share | None = Field(
+        None, description="Reports whose level is less sure than this go on the list for a person, review.jsonl."
+    )
+    always_review: Levels = Field((), description="Levels that always go on that list, as in 严重.")
+    overwrite_output_dir: bool = False
+
+
 class ProcessKeys(Frozen):
     """How many processes work on it."""
 

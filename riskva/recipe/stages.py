@@ -24,6 +24,7 @@ from riskva.recipe.clashes import (
     image_clashes,
     predict_clashes,
     prepare_clashes,
+    record_clashes,
     scoring_clashes,
     sft_clashes,
 )
@@ -35,13 +36,13 @@ from riskva.recipe.key_groups import (
     FeaturePlace,
     Frozen,
     GenerationKeys,
-    Levels,
     ModelKeys,
     Names,
     Paths,
     Place,
     Positive,
     ProcessKeys,
+    RecordKeys,
     ReportKeys,
     Share,
 )
@@ -122,12 +123,18 @@ class PrepareRecipe(ReportKeys):
         return chain(prepare_clashes(values), answer_clashes(values), image_clashes(values))
 
 
-class MergeRecipe(Frozen):
-    """`stage: merge`: the parts that `prepare` wrote with `shard` become one data set."""
+class MergeRecipe(RecordKeys):
+    """`stage: merge`: the parts that `prepare` or `predict` wrote with `shard` become one.
+
+    What becomes of the reports is said here, as under predict; for a data set it means nothing.
+    """
 
     stage: Literal["merge"]
-    output_dir: Path = Field(description="The output_dir that all parts were prepared into.")
-    overwrite_output_dir: bool = False
+    output_dir: Path = Field(description="The output_dir of all parts.")
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
+        return record_clashes(values)
 
 
 class SftRecipe(ProcessKeys, DataKeys, ModelKeys):
@@ -223,7 +230,7 @@ class PredictKeys(ProcessKeys, GenerationKeys, DataKeys, ModelKeys):
     overwrite_output_dir: bool = False
 
 
-class PredictRecipe(ReportKeys, PredictKeys):
+class PredictRecipe(RecordKeys, ReportKeys, PredictKeys):
     """`stage: predict`: reports for photos: one, a folder, a list, a file of rows, or a data set."""
 
     stage: Literal["predict"]
@@ -236,17 +243,9 @@ class PredictRecipe(ReportKeys, PredictKeys):
         (), description="Rows to answer, by their names in dataset_info.json; image or images come before it."
     )
     output_dir: Path | None = Field(None, description="Where answers go; only one `image` can do without.")
-    output_file: Path | None = Field(
-        None, description="The reports as .json, .jsonl or .csv (for Excel); default: reports.json in output_dir."
-    )
-    compare_gt: bool = Field(False, description="Each report beside the row's own, and where the two agree.")
     constrain: Literal["report", "json", "off"] = Field(
         "report", description="What may be written: a report's lines, a JSON object with its fields, or anything."
     )
-    review_below: Share | None = Field(
-        None, description="Reports whose level is less sure than this go on the list for a person, review.jsonl."
-    )
-    always_review: Levels = Field((), description="Levels that always go on that list, as in 严重.")
     infer_backend: Literal["huggingface", "vllm", "openai_batch"] = Field(
         "huggingface", description="Who writes: this process, vLLM, or whoever answers the batch files written."
     )
@@ -270,7 +269,7 @@ class PredictRecipe(ReportKeys, PredictKeys):
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[Clash]:
-        return chain(predict_clashes(values), image_clashes(values), answer_clashes(values))
+        return chain(predict_clashes(values), record_clashes(values), image_clashes(values), answer_clashes(values))
 
 
 class CalibrateRecipe(PredictKeys):

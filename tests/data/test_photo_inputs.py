@@ -61,7 +61,7 @@ def test_a_folders_pictures_are_asked_alike_in_the_order_of_their_paths(
     assert inputs[1].photos[0].name == f"{tmp_path}/b 楼/2.JPG"
     assert texts(inputs[1]) == [("system", "你是检查员。"), ("user", "<image>有什么缺陷？")]
     (said,) = capsys.readouterr().err.splitlines()
-    assert "1 file left out" in said
+    assert "left out, no picture by its name: 1 file" in said
     assert "notes.docx" in said
 
 

@@ -46,7 +46,8 @@ def told(rows: list[Conversation], *prompts: str | None) -> list[Conversation]:
 def by_transformers(model: Any, prompt: Encoded, processor: Processor) -> str:
     batch = Collator(processor, padding_side="left")([prompt])
     del batch["labels"]
-    ids = model.generate(**batch, do_sample=False, repetition_penalty=1.0, max_new_tokens=12, top_k=None)
+    greedy = {"do_sample": False, "repetition_penalty": 1.0, "top_k": None, "return_dict_in_generate": False}
+    ids = model.generate(**batch, **greedy, max_new_tokens=12)
     return str(processor.tokenizer.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
