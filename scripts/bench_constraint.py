@@ -11,13 +11,13 @@ from functools import partial
 from statistics import mean
 from typing import Any, TypeVar
 
-import llguidance.hf
 import torch
-from llguidance import LLMatcher
 from make_tiny_model import SPECIAL_TOKENS
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
-from riskva.generation.constraint import ConstrainedRows
+from riskva.encoding import Processor
+from riskva.generation.answer import end_tokens
+from riskva.generation.constraint import Constraint
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ QWEN_TOKENS, QWEN_SCORES = 151_665, 151_936
 """Tokens of Qwen2.5-VL's tokenizer, and rows of the 3B's output layer."""
 LONGEST_TOKEN = 24
 """Bytes."""
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Calls:
     """The same where others are ruled out first."""
 
 
-def large_tokenizer(small: Any, draw: random.Random) -> tuple[Qwen2Tokenizer, int]:
-    """A byte-level BPE tokenizer as large as Qwen2.5-VL's, and its number of scores.
+def large_tokenizer(small: Any, draw: random.Random, num_tokens: int = QWEN_TOKENS) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer, as large as Qwen2.5-VL's.
 
     Made up: the tokens of `small`, then random merges of two tokens that are whole text, so that what is said in a
     report is tokenized as `small` does it or shorter.
@@ -55,7 +54,7 @@ def large_tokenizer(small: Any, draw: random.Random) -> tuple[Qwen2Tokenizer, in
     vocabulary: dict[str, int] = dict(model["vocab"])
     merges = [tuple(pair) for pair in model["merges"]]
     whole = [one for one in vocabulary if len(one) > 1 and "\ufffd" not in small.convert_tokens_to_string([one])]
-    while len(vocabulary) < QWEN_TOKENS - len(SPECIAL_TOKENS):
+    while len(vocabulary) < num_tokens - len(SPECIAL_TOKENS):
         pair = draw.choice(whole), draw.choice(whole)
         made = "".join(pair)
         if made not in vocabulary and len(made) <= LONGEST_TOKEN:
@@ -63,17 +62,17 @@ def large_tokenizer(small: Any, draw: random.Random) -> tuple[Qwen2Tokenizer, in
             merges.append(pair)
             whole.append(made)
     first, *others = SPECIAL_TOKENS
-    tokenizer = Qwen2Tokenizer(
+    return Qwen2Tokenizer(
         vocab=vocabulary, merges=merges, unk_token=None, eos_token=first, pad_token=first, extra_special_tokens=others
     )
-    return tokenizer, QWEN_SCORES
 
 
-def call_times(name: str, tokenizer: Any, num_scores: int, grammar: str, text: str) -> Calls:
+def call_times(name: str, processor: Processor, num_scores: int, grammar: str, text: str) -> Calls:
     """Each call at each token of `text`, which the grammar allows."""
-    ends = [tokenizer.convert_tokens_to_ids(one) for one in END_TOKENS]
-    matcher = LLMatcher(llguidance.hf.from_tokenizer(tokenizer, n_vocab=num_scores, eos_token=ends), grammar)
-    usual, masked = (ConstrainedRows([matcher.deep_copy()], frozenset(ends), 0, greedy) for greedy in (True, False))
+    tokenizer = processor.tokenizer
+    constraint = Constraint(grammar, processor, num_scores, end_tokens(processor))
+    matcher = constraint._matcher.deep_copy()  # as RisKVA makes it, to be asked apart from what it is asked for
+    usual, masked = (constraint.for_batch(1, 0, is_greedy) for is_greedy in (True, False))
     tokens: Sequence[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = torch.empty(1, 0, dtype=torch.int64)
     times: list[tuple[float, ...]] = []

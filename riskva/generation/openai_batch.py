@@ -103,7 +103,9 @@ def write_requests(
             path.unlink()
     asked = range(len(rows)) if numbers is None else numbers
     written = _Written(limits)
-    made = progress(ordered_map(partial(_request, rows, form), asked, num_workers), len(asked), "requests")
+    made = ordered_map(partial(_request, rows, form), asked, num_workers)
+    if asked:
+        made = progress(made, len(asked), "requests")
     paths = []
     for number, lines in groupby(written.placed(made), key=itemgetter(0)):
         path = folder / f"batch_requests-{number:05d}.jsonl"

@@ -23,7 +23,7 @@ from riskva.generation.batches import LengthBuckets
 from riskva.generation.engines import build_engine
 from riskva.generation.journal import Journal
 from riskva.generation.predict import answer_row, predict
-from riskva.generation.prompts import PromptDataset, Rows
+from riskva.generation.prompts import PromptDataset, PromptEncoder, Rows
 from riskva.generation.share import Share, finished
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
@@ -86,16 +86,15 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
     goes_on = decide_once(lambda: output.check(asked.inputs))
     wanted = together(lambda: asked.wanted(recipe.verify))
     own = _shares(recipe, wanted, output)
-    done = {name: decide_once(share.done) if goes_on else frozenset() for name, share in own.items()}
     if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "openai_batch":
         require_answerable(recipe)
         _take(asked, output, goes_on)
-        if not _exchange(recipe, asked.context, output.path, own[FILE_NAME], done[FILE_NAME]):
+        if not _exchange(recipe, asked.context, output.path, own[FILE_NAME]):
             return None
-    elif any(len(done[name]) < len(share.ids) for name, share in own.items()):
-        _answer(asked, output, goes_on, own, done)
-    else:
+    elif goes_on and decide_once(lambda: all(len(share.done()) == len(share.ids) for share in own.values())):
         decide_once(lambda: _take(asked, output, goes_on))
+    else:
+        _answer(asked, output, goes_on, own)
     gathered(None)  # all are done
     if rank():
         return None
@@ -110,9 +109,7 @@ def _shares(recipe: AnsweringRecipe, wanted: Mapping[str, Rows], output: OutputF
     return {name: Share(rows, Journal(output.path / JOURNALS[name]), part_of(recipe)) for name, rows in wanted.items()}
 
 
-def _answer(
-    asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[str, Share], done: Mapping[str, frozenset[str]]
-) -> None:
+def _answer(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[str, Share]) -> None:
     recipe, context = asked.recipe, together(lambda: asked.context)
     rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
@@ -121,14 +118,17 @@ def _answer(
     for name, share in shares.items():
         if name == BLANKED_FILE:
             note("once more, with every photo painted grey")
-        own, finished_rows = share.of_process(rank(), num_processes(), done[name])
+        done = decide_once(share.done)  # only now that no other run can add to it
+        if done:
+            note(f"going on after {len(done)} rows that an earlier run finished")
+        own, finished_rows = share.of_process(rank(), num_processes(), done)
         predict(
             PromptDataset(share.rows, engine.encode),
             LengthBuckets(share.rows, own, engine.batch_size, asked.processor, finished_rows),
             engine.answer,
             context.report_format,
             share.journal,
-            done=done[name],
+            done=done,
             num_rows=len(own) - len(finished_rows),
             num_workers=recipe.preprocessing_num_workers or num_photo_workers(num_processes()),
         )
@@ -139,9 +139,9 @@ def _take(asked: Asked, output: OutputFolder, goes_on: bool) -> None:
     asked.context.save(output.path)
 
 
-def _exchange(recipe: PredictRecipe, context: ModelContext, folder: Path, share: Share, done: frozenset[str]) -> bool:
+def _exchange(recipe: PredictRecipe, context: ModelContext, folder: Path, share: Share) -> bool:
     """Take in what an endpoint has answered, and ask it for the rest; whether nothing is left to be answered."""
-    done = take_in(recipe, share, done, context.report_format)
+    done = take_in(recipe, share, share.done(), context.report_format)
     requests = ask(recipe, share, done, folder, context)
     if requests is None:
         return True
@@ -154,6 +154,7 @@ def _exchange(recipe: PredictRecipe, context: ModelContext, folder: Path, share:
 def answer_one(asked: Asked, row: Conversation) -> Prediction:
     """The row's answer. Raises `DataError` where it cannot be read and `ModelError` where memory does not suffice."""
     recipe, context = asked.recipe, asked.context
+    PromptEncoder(asked.processor, recipe.cutoff_len)(row.prompt)  # a bad photo is found before the model loads
     engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
     return finished(answer_row(row, engine, context.report_format), asked.temperature)
 

@@ -8,8 +8,7 @@ from functools import cached_property
 
 from evaluation.calibration import tempered
 from evaluation.predictions import Prediction, prediction_of
-from riskva.console import note
-from riskva.errors import OutputFolderError
+from riskva.errors import DataError, OutputFolderError
 from riskva.generation.journal import Journal, Line
 from riskva.generation.prompts import Rows
 from riskva.parts import Part
@@ -42,8 +41,6 @@ class Share:
                 f"{self.journal.folder} answers rows that are not there any more, such as {min(unknown)!r}; delete it "
                 "or name another output_dir"
             )
-        if done:
-            note(f"going on after {len(done)} rows that an earlier run finished")
         return done
 
     def of_process(self, rank: int, count: int, done: frozenset[str]) -> tuple[range, frozenset[int]]:
@@ -55,7 +52,13 @@ class Share:
     def predictions(self, temperature: float) -> list[Prediction]:
         """The rows as they were answered, in order, with tempered probabilities."""
         lines = self.journal.lines()
-        return [finished(json.loads(lines[one]), temperature) for one in self.ids]
+        return [self._prediction(lines[one], temperature) for one in self.ids]
+
+    def _prediction(self, line: str, temperature: float) -> Prediction:
+        try:
+            return finished(json.loads(line), temperature)
+        except DataError as error:
+            raise DataError(f"{self.journal.folder}: a line was changed: {error}; delete it, and run again") from error
 
 
 def finished(line: Line, temperature: float) -> Prediction:

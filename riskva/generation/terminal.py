@@ -102,7 +102,7 @@ def _truth(text: str, screen: Screen) -> Iterator[str]:
 
 def _level(prediction: Prediction, level: RiskLevel, report_format: ReportFormat, screen: Screen) -> Iterator[str]:
     confidence = prediction.confidence_in(level)
-    sure = "" if confidence is None else f"  {confidence:.0%}"
+    sure = "" if confidence is None else f"  {confidence:.1%}"
     word = screen.styled(level.label, f"{_BOLD};{_COLOURS[level]}")
     yield f"{INDENT}{screen.styled(report_format.level_label, _BOLD)}  {word}{sure}"
     if prediction.level_probabilities is not None:

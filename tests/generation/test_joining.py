@@ -53,6 +53,22 @@ def test_the_parts_of_a_run_are_one_run(tiny_model: Path, data: Path, folder: Pa
     assert [one["report"] for one in records[0]] == [one["report"] for one in records[1]]
 
 
+def test_what_becomes_of_the_reports_is_said_when_merging(
+    tiny_model: Path, data: Path, folder: Path, tmp_path: Path
+) -> None:
+    wanted = ("compare_gt=true", "review_below=0.99", "always_review=中等")
+    files = tmp_path / "merged.jsonl", tmp_path / "whole.jsonl"
+    assert riskva_run("merge.yaml", f"output_dir={folder}", *wanted, f"output_file={files[0]}") == 0
+    assert predicted(tiny_model, data, tmp_path / "whole", *wanted, f"output_file={files[1]}") == 0
+    merged, whole = ([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files)
+    for key in ("id", "report", "truth", "agreement"):
+        assert [one[key] for one in merged] == [one[key] for one in whole]
+    codes = [[reason["code"] for reason in one["review"]] for one in merged]
+    assert codes == [[reason["code"] for reason in one["review"]] for one in whole]
+    assert any(codes)
+    assert not (folder / "reports.json").exists()
+
+
 def test_a_result_that_is_there_is_replaced_only_when_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / FILE_NAME).write_text("mine")
     assert riskva_run("merge.yaml", f"output_dir={folder}") == 2

@@ -29,7 +29,7 @@ def _shown(row: Prediction, **options: Any) -> str:
 def test_a_report_reads_from_the_level_to_the_reasons() -> None:
     assert _shown(_row()).splitlines() == [
         "images/00008.jpg",
-        "  风险等级  严重  76%",
+        "  风险等级  严重  76.0%",
         "    轻微  █░░░░░░░░░░░░░░░░░░░    3.0%",
         "    中等  ████░░░░░░░░░░░░░░░░   21.0%",
         "    严重  ███████████████░░░░░   76.0%",
@@ -47,7 +47,7 @@ def test_a_report_reads_from_the_level_to_the_reasons() -> None:
 def test_a_report_that_nobody_need_look_at_says_nothing_of_it() -> None:
     sure = replace(_row(MINOR), level_probabilities=None, level_probability=0.91)
     text = _shown(sure)
-    assert "轻微  91%" in text
+    assert "轻微  91.0%" in text
     assert "check" not in text
     assert "█" not in text
 
