@@ -338,8 +338,9 @@ def cost_lines(cost: Cost, calls: Sequence[Calls], batch: int) -> Iterator[str]:
         yield "constraint: no answer is the same without it, so that its cost per token is not measured"
     else:
         yield (
-            f"constraint: {cost.percent:+.1f} % of a token's time ({cost.held * 1e6:.0f} us a row, {cost.free * 1e6:.0f} "
-            f"without it), in batches of the {cost.num_rows} rows whose answers are the same without it"
+            f"constraint: {cost.percent:+.1f} % of a token's time ({cost.held * 1e6:.0f} us a row, "
+            f"{cost.free * 1e6:.0f} without it), in batches of the {cost.num_rows} rows that are answered "
+            "alike without it"
         )
     yield ""
     yield (

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from running import REPOSITORY
 
-from riskva.version import __version__
 from riskva.cli import main
+from riskva.version import __version__
 
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "pyarrow", "PIL", "numpy")
 

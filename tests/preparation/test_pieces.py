@@ -6,8 +6,8 @@ from prepared_rows import bad, jpeg, prepared, record
 
 from riskva.data.conversation import Photo
 from riskva.errors import DataError, MissingDataError
-from riskva.preparation.finished_parts import FinishedPart, SourceFile, find_row, read_parts, rows_in_order
 from riskva.parts import Part
+from riskva.preparation.finished_parts import FinishedPart, SourceFile, find_row, read_parts, rows_in_order
 from riskva.preparation.pieces import ROWS_PER_PIECE, DoneRow, PieceFolder, file_state, in_pieces
 from riskva.tables.records import BadRow, PreparedRow
 

@@ -1,8 +1,8 @@
 from pathlib import Path
 from typing import Any
 
-from riskva.preparation.finished_parts import SourceFile
 from riskva.parts import Part
+from riskva.preparation.finished_parts import SourceFile
 from riskva.preparation.recipe_readings import AFTER_THE_PHOTOS, HOW_TO_RUN, key_of_rows, recorded
 from riskva.recipe import PrepareRecipe
 
