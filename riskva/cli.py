@@ -27,9 +27,10 @@ from riskva.version import __version__
 
 EPILOG = """\
 examples:
-  riskva-run recipes/prepare_parquet.yaml csv_path=photos/metadata.csv image_base_path=photos
+  riskva-run recipes/prepare_parquet.yaml csv_path=table.csv image_base_path=photos
   riskva-run recipes/sft_lora.yaml learning_rate=1e-5 --dry-run
   riskva-run recipes/sft_lora.yaml deepspeed=recipes/deepspeed/zero3.json
+  riskva-run recipes/predict.yaml image=photo.jpg
   riskva-run recipes/eval.yaml predictions=outputs/predict/generated_predictions.jsonl
 
 exit status: 0 done, 1 the job failed, 2 the recipe or the call is wrong, 3 done but some rows failed,
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="riskva-run",
-        description="Fine-tune Qwen2.5-VL on photos of building defects, by recipe.",
+        description="Fine-tune Qwen2.5-VL on photos of building defects and report on photos, by recipe.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -158,9 +159,9 @@ def _unexpected(error: Exception) -> int:
         return 1
     if type(error).__name__ == "OutOfMemoryError":
         print(
-            "riskva-run: the accelerator is out of memory. Lower per_device_train_batch_size (and raise "
+            "riskva-run: the accelerator is out of memory. In training, lower per_device_train_batch_size (and raise "
             "gradient_accumulation_steps), lower image_max_pixels, set gradient_checkpointing: true, or use "
-            "deepspeed=recipes/deepspeed/zero3.json",
+            "deepspeed=recipes/deepspeed/zero3.json; in prediction, set bf16: true, or free memory on the device",
             file=sys.stderr,  # also where another process than the main one ran out
         )
         return 1

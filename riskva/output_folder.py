@@ -75,6 +75,8 @@ class OutputFolder:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise OutputFolderError(f"another run is writing into {self.path}; let it end, or end it") from error
+        if not (goes_on or self.overwrite) and self._recipe_there() is not None:
+            raise OutputFolderError(f"another run has taken {self.path} meanwhile; {self._refusal()}")
         if goes_on:
             (self.path / self.finished_file).unlink(missing_ok=True)
         elif self.overwrite:

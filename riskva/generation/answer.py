@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, set_seed
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from riskva.encoding import Collator, Encoded, Processor
@@ -90,12 +91,16 @@ class ReportWriter:
     writer: Writer
     report_format: ReportFormat
     constraint: Constraint | None = None
+    seed: int = 0
+    """Where answers are drawn: with the rows it decides which, whatever was drawn before."""
     _features: PhotoFeatures = field(default_factory=PhotoFeatures)
     _prefix: PromptPrefix = field(default_factory=PromptPrefix)
 
     def __call__(self, prompts: Sequence[Encoded]) -> list[Answer]:
         """One answer a prompt, in order."""
         model = self.writer.model
+        if self.writer.settings.do_sample:
+            set_seed(zlib.crc32(" ".join([str(self.seed), *(prompt.id for prompt in prompts)]).encode()))
         with torch.no_grad():
             num_shared, cache = self._prefix.of(prompts, model)
         batch = _padded_behind(self.writer.collate(prompts), num_shared)

@@ -11,10 +11,9 @@ from evaluation.predictions import FILE_NAME
 from riskva.console import note
 from riskva.data.datasets import ConversationDataset, open_datasets
 from riskva.data.grey_photos import GreyPhotos
-from riskva.data.photo_inputs import open_inputs
+from riskva.data.photo_inputs import Inputs, open_inputs
 from riskva.data.verification import Verify, verify_datasets
 from riskva.encoding import Processor, load_processor
-from riskva.generation.prompts import Rows
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import locate_model_and_adapter
 from riskva.modeling.resolving import asking_of, context_without_model, resolve_context
@@ -61,7 +60,7 @@ class Asked:
         """The model's processor under the context's pixel limits."""
         return load_processor(self.place[0], self.context.image_max_pixels, self.context.image_min_pixels)
 
-    def rows(self, verify: Verify) -> Rows:
+    def rows(self, verify: Verify) -> Inputs:
         """What the recipe answers; the files of data sets compared with their manifest as `verify` says."""
         recipe = self.recipe
         if isinstance(recipe, PredictRecipe) and recipe.images is not None:
@@ -75,10 +74,10 @@ class Asked:
         verify_datasets(names, recipe.dataset_dir, recipe.media_dir, verify)
         return open_datasets(names, recipe.dataset_dir, recipe.media_dir, recipe.max_samples)
 
-    def wanted(self, verify: Verify) -> dict[str, Rows]:
+    def wanted(self, verify: Verify) -> dict[str, Inputs]:
         """What is to be answered, by the name of the file that the answers go to."""
         recipe, rows = self.recipe, self.rows(verify)
-        wanted: dict[str, Rows] = {FILE_NAME: rows}
+        wanted: dict[str, Inputs] = {FILE_NAME: rows}
         if isinstance(recipe, EvalRecipe) and recipe.blank_photos:
             assert isinstance(rows, ConversationDataset)
             wanted[BLANKED_FILE] = GreyPhotos(rows)

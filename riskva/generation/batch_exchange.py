@@ -6,11 +6,12 @@ from pathlib import Path
 
 from riskva.console import note
 from riskva.data.parallel import num_cores
+from riskva.data.photo_inputs import Inputs
 from riskva.errors import DataError, RecipeError
 from riskva.generation.answer import Answer
 from riskva.generation.journal import Line
 from riskva.generation.openai_batch import Form, Requests, read_results, write_requests
-from riskva.generation.prompts import Rows, answered, failed, line_of
+from riskva.generation.prompts import answered, failed, line_of
 from riskva.generation.share import Share
 from riskva.modeling.context import ModelContext
 from riskva.recipe import PredictRecipe
@@ -41,7 +42,7 @@ def take_in(recipe: PredictRecipe, share: Share, done: frozenset[str], form: Rep
     return done | results.keys()
 
 
-def _line(rows: Rows, number: int, results: dict[str, Answer | str], form: ReportFormat) -> Line:
+def _line(rows: Inputs, number: int, results: dict[str, Answer | str], form: ReportFormat) -> Line:
     row_id = rows.id_of(number)
     try:
         line = line_of(rows[number])

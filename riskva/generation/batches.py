@@ -9,13 +9,16 @@ from typing import TypeVar
 import torch
 
 from riskva.console import warn
+from riskva.data.photo_inputs import Inputs
 from riskva.encoding import Processor
 from riskva.encoding.encode import measure
 from riskva.errors import DataError
 from riskva.generation.answer import Answer
-from riskva.generation.prompts import Rows
 
 T = TypeVar("T")
+
+NO_MEMORY_TEXTS = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+"""What torch, CUDA and its libraries say in a plain RuntimeError."""
 
 BATCHES_AT_ONCE = 32
 """Rows are sorted by length within so many batches of neighbours: few enough to be read from one place on disk."""
@@ -33,7 +36,7 @@ class LengthBuckets:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Inputs,
         own: Sequence[int],
         batch_size: int,
         processor: Processor,
@@ -90,5 +93,7 @@ def answer_in_memory(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the accelerator or the machine had no memory left; on a CPU torch says so in a RuntimeError alone."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether the accelerator or the machine had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in NO_MEMORY_TEXTS
+    )

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import set_seed
 
 from riskva.console import note
 from riskva.data.conversation import Conversation
 from riskva.encoding import Processor
+from riskva.errors import RecipeError
 from riskva.generation.answer import Answer, ReportWriter, Writer, end_tokens, generation_settings
 from riskva.generation.asked import AnsweringRecipe
 from riskva.generation.constraint import Constraint, grammar_of
 from riskva.generation.prompts import PromptEncoder
-from riskva.modeling.loading import attach_adapter, load_model
+from riskva.modeling.loading import load_model_and_adapter
 from riskva.modeling.model import Qwen2_5_VLForConditionalGeneration
 from riskva.recipe import PredictRecipe
 from riskva.recipe.key_groups import GenerationKeys
@@ -43,7 +43,6 @@ def build_engine(
     if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "vllm":
         return _vllm_engine(recipe, folder, adapter, processor, report_format)
     note(f"loading {folder}" + (f" with the adapter {adapter}" if adapter else ""))
-    set_seed(recipe.seed)
     model = load_answering(folder, adapter, torch.bfloat16 if recipe.bf16 else None, recipe.attn_implementation)
     writer = report_writer(model, processor, report_format, recipe, recipe.constrain)
     return Engine(PromptEncoder(processor, recipe.cutoff_len), writer, recipe.per_device_eval_batch_size)
@@ -70,13 +69,21 @@ def load_answering(
     folder: Path, adapter: Path | None, dtype: torch.dtype | None = None, attn_implementation: str = "sdpa"
 ) -> Qwen2_5_VLForConditionalGeneration:
     """The model, with the adapter's layers in it if there is one, on this process's accelerator or else the CPU."""
-    model: Any = load_model(folder, dtype, attn_implementation)
+    model: Any = load_model_and_adapter(folder, adapter, dtype, attn_implementation)
     if adapter is not None:
-        model = attach_adapter(model, adapter).get_base_model()
+        model = model.get_base_model()
     if torch.accelerator.is_available():
-        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.accelerator.set_device_index(_own_device())
         model.to(torch.accelerator.current_accelerator())
     return cast(Qwen2_5_VLForConditionalGeneration, model.eval())
+
+
+def _own_device() -> int:
+    """The number of this process's accelerator. Raises `RecipeError` where there are more processes than those."""
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.accelerator.device_count()
+    if number >= count:
+        raise RecipeError(f"nproc_per_node: more processes than the {count} accelerator(s) here; ask for {count}")
+    return number
 
 
 def report_writer(
@@ -93,4 +100,4 @@ def report_writer(
     if grammar := _grammar(report_format, constrain, keys):
         num_tokens: int = cast(Any, model.config).text_config.vocab_size
         constraint = Constraint(grammar, processor, num_tokens, end_tokens(processor))
-    return ReportWriter(Writer(model, processor, settings), report_format, constraint)
+    return ReportWriter(Writer(model, processor, settings), report_format, constraint, keys.seed)

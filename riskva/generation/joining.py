@@ -8,9 +8,10 @@ from pathlib import Path
 
 from evaluation.predictions import FILE_NAME, Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError, OutputFolderError
-from riskva.generation.publishing import RECORDS_NAME, check_records_path, publish
+from riskva.generation.publishing import RECORDS_NAME, check_records_path, publish, remembered_keys
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
-from riskva.generation.run import FAILED_FILE
+from riskva.generation.run import FAILED_FILE, ROWS_FILE
+from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import MARK, RECIPE_FILE
 from riskva.parts import Part
@@ -58,12 +59,17 @@ def answered_parts(folder: Path) -> list[AnsweredPart]:
                 f"{other.folder / RECIPE_FILE} differs from {parts[0].folder / RECIPE_FILE} in more than shard: these "
                 "are parts of different runs"
             )
+        for name, what in ((ROWS_FILE, "rows"), (CONTEXT_FILE, "models, or one that was calibrated in between")):
+            one, another = other.folder / name, parts[0].folder / name
+            if one.read_bytes() != another.read_bytes():
+                raise DataError(f"{one} differs from {another}: these are parts of different {what}; answer one anew")
     return parts
 
 
 def join(recipe: MergeRecipe) -> None:
     """Write the files of the whole prediction beside its parts, as one run would have. Raises as `publish` does."""
     folder, parts = recipe.output_dir, answered_parts(recipe.output_dir)
+    recipe = remembered_keys(recipe, parts[0].folder)
     if (folder / FILE_NAME).exists() and not recipe.overwrite_output_dir:
         raise OutputFolderError(f"{folder / FILE_NAME} exists; set overwrite_output_dir: true to replace it")
     check_records_path(recipe, goes_on=False)

@@ -11,10 +11,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from riskva.console import warn
-from riskva.errors import DataError
+from riskva.errors import DataError, OutputFolderError
+
+LOCK_SUFFIX = ".lock"
 
 Line = dict[str, Any]
 Append = Callable[[Sequence[Line]], None]
@@ -44,13 +48,26 @@ class Journal:
                     found[one] = line
         return found
 
+    def require_idle(self) -> None:
+        """Raise `OutputFolderError` while a process is appending: one may have outlived a run that was killed."""
+        for path in self.folder.glob(f"*{LOCK_SUFFIX}"):
+            with _locked(path):
+                pass
+
     @contextmanager
     def appending(self, rank: int) -> Iterator[Append]:
-        """What appends lines to this process's file; they are on disk when it returns."""
+        """What appends lines to this process's file; they are on disk when it returns.
+
+        Raises `OutputFolderError` while another process is at it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"process-{rank:05d}.jsonl"
-        _cut_off_torn_line(path)
-        with path.open("a", encoding="utf-8") as stream:
+        with (
+            _locked(path.with_suffix(LOCK_SUFFIX)),
+            path.open("a+b") as lines,
+            path.open("a", encoding="utf-8") as stream,
+        ):
+            _cut_off_torn_line(lines)
 
             def append(lines: Sequence[Line]) -> None:
                 stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -76,9 +93,19 @@ def _id_of(line: bytes) -> str | None:
         return None
 
 
-def _cut_off_torn_line(path: Path) -> None:
-    if not path.is_file():
-        return
-    with path.open("r+b") as stream:
-        content = stream.read()
-        stream.truncate(content.rfind(b"\n") + 1)
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputFolderError(f"a process of an earlier run still writes into {path.parent}; end it first") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cut_off_torn_line(stream: IO[bytes]) -> None:
+    stream.seek(0)
+    stream.truncate(stream.read().rfind(b"\n") + 1)

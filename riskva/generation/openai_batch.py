@@ -26,10 +26,10 @@ from riskva.console import progress
 from riskva.data.conversation import IMAGE_PLACEHOLDER, Conversation, Message, Photo
 from riskva.data.images import photo_size, reencode
 from riskva.data.parallel import ordered_map
+from riskva.data.photo_inputs import Inputs
 from riskva.errors import DataError, MissingDataError
 from riskva.files import write_whole
 from riskva.generation.answer import Answer, FinishReason
-from riskva.generation.prompts import Rows
 from riskva.generation.token_levels import TokenChoice, levels_from_tokens
 from riskva.recipe.key_groups import GenerationKeys
 from riskva.report import LEVEL_LABELS, ReportFormat
@@ -85,7 +85,7 @@ class FileLimits:
 
 
 def write_requests(
-    rows: Rows,
+    rows: Inputs,
     folder: Path,
     form: Form,
     *,
@@ -138,7 +138,7 @@ class _Written:
             yield number, line
 
 
-def _request(rows: Rows, form: Form, index: int) -> tuple[str, bytes | DataError]:
+def _request(rows: Inputs, form: Form, index: int) -> tuple[str, bytes | DataError]:
     """The row's id, and its line or why it has none."""
     row_id = rows.id_of(index)
     try:
@@ -264,9 +264,10 @@ def read_results(paths: Sequence[Path], ids: Sequence[str], report_format: Repor
     """What the endpoint said of each row, by id: its answer, or in words why there is none.
 
     `paths` are the endpoint's output and error files, of one batch or several; where a row failed in one and was
-    answered in another, the answer counts. Rows of `ids` that no file names are absent. Raises `MissingDataError` when
-    a file is not there, and `DataError`, with how many lines are at fault and the first one's file and number, when a
-    line is damaged, is of no row of `ids`, or answers a row otherwise than another line does.
+    answered in another, the answer counts. Rows of `ids` that no file names are absent, and so are those that failed
+    in a way that may pass (too many requests, a fault of the server, a batch that expired). Raises `MissingDataError`
+    when a file is not there, and `DataError`, with how many lines are at fault and the first one's file and number,
+    when a line is damaged, is of no row of `ids`, or answers a row otherwise than another line does.
     """
     by_custom_id = {custom_id_of(row_id): row_id for row_id in ids}
     found: dict[str, Answer | str] = {}
@@ -275,7 +276,8 @@ def read_results(paths: Sequence[Path], ids: Sequence[str], report_format: Repor
         for where, text in _lines_of(path):
             try:
                 custom_id, result = _read_line(text, report_format)
-                _add(found, by_custom_id, custom_id, result)
+                if result is not None:
+                    _add(found, by_custom_id, custom_id, result)
             except ValueError as error:
                 faults.append(f"{where}: {error}")
     if faults:
@@ -305,12 +307,12 @@ def _add(found: dict[str, Answer | str], by_custom_id: dict[str, str], custom_id
         found[row_id] = result
 
 
-def _read_line(data: bytes, report_format: ReportFormat) -> tuple[str, Answer | str]:
-    """The line's custom_id and result. Raises `ValueError` when it is no line of a results file."""
+def _read_line(data: bytes, report_format: ReportFormat) -> tuple[str, Answer | str | None]:
+    """The line's custom_id and result; None for a failure that may pass. Raises `ValueError` for any other line."""
     try:
         line = _Line.model_validate_json(data.decode())
         if line.error is not None or line.response is None or line.response.status_code != 200:
-            return line.custom_id, _why(line)
+            return line.custom_id, None if _may_pass(line) else _why(line)
         return line.custom_id, _answer(_Body.model_validate(line.response.body).choices[0], report_format)
     except UnicodeDecodeError:
         raise ValueError("not UTF-8; save the file as UTF-8") from None
@@ -318,6 +320,12 @@ def _read_line(data: bytes, report_format: ReportFormat) -> tuple[str, Answer | 
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"no line of results: {place}{': ' if place else ''}{first['msg']}") from None
+
+
+def _may_pass(line: _Line) -> bool:
+    """Whether asking again may help: nothing came back, or the server was busy or at fault."""
+    status = line.response.status_code if line.response else None
+    return status in (None, 408, 409, 429) or (status is not None and status >= 500)
 
 
 def _why(line: _Line) -> str:

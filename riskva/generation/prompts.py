@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from riskva.columns import GROUP_COLUMN
 from riskva.data.conversation import Conversation
+from riskva.data.photo_inputs import Inputs
 from riskva.encoding import Encoded, Processor, encode
 from riskva.errors import DataError
 from riskva.generation.answer import Answer
@@ -19,23 +20,6 @@ from riskva.generation.journal import Line
 from riskva.report import ReportFormat
 
 T = TypeVar("T")
-
-
-class Rows(Protocol):
-    """Rows to answer, by number, each read when it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Conversation: ...
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Each row's id, in order, all different."""
-        ...
-
-    def id_of(self, index: int) -> str:
-        """The id of one row."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Prompt(Generic[T]):
 class PromptDataset(Dataset[Prompt[T]], Generic[T]):
     """Each row's prompt; a row that cannot be read or encoded becomes a line with `error`, never an exception."""
 
-    rows: Rows
+    rows: Inputs
     encode: Callable[[Conversation], T]
 
     def __len__(self) -> int:
@@ -78,12 +62,17 @@ class PromptEncoder:
     def __call__(self, prompt: Conversation) -> Encoded:
         """Raises `DataError` naming the row when a photo cannot be used or the prompt is too long."""
         encoded = encode(prompt, self.processor, find_features=_key_alone)
-        if len(encoded.input_ids) > self.cutoff_len:
-            raise DataError(
-                f"{prompt.where}: {len(encoded.input_ids)} tokens, over cutoff_len={self.cutoff_len}; "
-                "raise cutoff_len or lower image_max_pixels"
-            )
+        require_fitting(prompt, len(encoded.input_ids), self.cutoff_len)
         return encoded
+
+
+def require_fitting(prompt: Conversation, num_tokens: int, cutoff_len: int) -> None:
+    """Raise `DataError` naming the row when it is too long."""
+    if num_tokens > cutoff_len:
+        raise DataError(
+            f"{prompt.where}: {num_tokens} tokens, over cutoff_len={cutoff_len}; raise cutoff_len or lower "
+            "image_max_pixels"
+        )
 
 
 def _key_alone(photo: bytes, num_tokens: int) -> tuple[str, Tensor | None]:

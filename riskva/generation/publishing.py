@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,14 +10,18 @@ from pathlib import Path
 from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note
 from riskva.errors import OutputFolderError
+from riskva.files import write_json
 from riskva.generation.records import write_records
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.review_list import ReviewRule, write_review_list
 from riskva.generation.run import raise_for_failed_rows, write_failed_rows
+from riskva.recipe import MergeRecipe, PredictRecipe
 from riskva.recipe.key_groups import RecordKeys
 from riskva.report import ReportFormat, RiskLevel
 
 RECORDS_NAME = "reports"
+KEYS_FILE = "records.json"
+KEPT_KEYS = ("compare_gt", "review_below", "always_review")
 
 
 def rule_of(keys: RecordKeys) -> ReviewRule:
@@ -27,6 +32,19 @@ def rule_of(keys: RecordKeys) -> ReviewRule:
 def records_path(keys: RecordKeys, folder: Path) -> Path:
     """Where the reports go that people take on."""
     return keys.output_file or folder / f"{RECORDS_NAME}.json"
+
+
+def remember_keys(recipe: PredictRecipe, part_folder: Path) -> None:
+    """Keep with a part what `stage: merge` is to make of all of them, unless its own recipe says otherwise."""
+    write_json(part_folder / KEYS_FILE, recipe.model_dump(mode="json", include=set(KEPT_KEYS)))
+
+
+def remembered_keys(recipe: MergeRecipe, part_folder: Path) -> MergeRecipe:
+    """The recipe with what a part remembers of the keys that it leaves at their defaults."""
+    kept = json.loads((part_folder / KEYS_FILE).read_text(encoding="utf-8"))
+    fields = MergeRecipe.model_fields
+    untouched = {name: kept[name] for name in KEPT_KEYS if getattr(recipe, name) == fields[name].get_default()}
+    return recipe.model_validate(recipe.model_dump() | untouched)
 
 
 def check_records_path(keys: RecordKeys, goes_on: bool) -> None:

@@ -28,6 +28,9 @@ from riskva.report import LEVEL_LABELS, ReportFormat
 
 Record = dict[str, Any]
 
+NUM_DIGITS = 4
+"""Of probabilities and scores in a table for people."""
+
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")
 """What a cell begins with that Excel, LibreOffice or WPS may run (OWASP, CSV injection)."""
 
@@ -170,6 +173,8 @@ def _cell(value: Any) -> Any:
         value = "\n".join(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return round(value, NUM_DIGITS)
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value

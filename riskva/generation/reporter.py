@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from PIL import Image
+from transformers.utils import logging
 
+from evaluation.predictions import prediction_of
 from riskva.data.asking import Asking
 from riskva.data.conversation import Conversation, Photo
 from riskva.encoding import load_processor
@@ -18,11 +22,13 @@ from riskva.generation.engines import Constrain, Engine, load_answering, report_
 from riskva.generation.journal import Line
 from riskva.generation.predict import answer_row, lines_of
 from riskva.generation.prompts import PromptDataset, PromptEncoder
-from riskva.generation.share import finished
+from riskva.generation.share import with_confidence
 from riskva.modeling.loading import locate_model_and_adapter
 from riskva.modeling.resolving import asking_of, resolve_context
 from riskva.recipe.key_groups import GenerationKeys, ModelKeys, ReportKeys
 from riskva.report import ReportFormat, RiskLevel, RiskReport
+
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 AnyPhoto = str | Path | bytes | Image.Image
 """A file's path, an encoded picture (JPEG, PNG, …) in memory, or one that Pillow has opened."""
@@ -82,7 +88,7 @@ class Reporter:
         return [self._report(line) for line in lines_of(prompts, self.engine.answer, self.report_format)]
 
     def _report(self, line: Line) -> PhotoReport:
-        row = finished(line, self.temperature)
+        row = with_confidence(prediction_of(line), self.temperature)
         reading = row.reading(self.report_format)
         known = row.level_probabilities
         probabilities = dict(zip(RiskLevel, known, strict=True)) if known and reading.report else None
@@ -114,10 +120,23 @@ def load(
     folder, adapter = locate_model_and_adapter(*named)
     processor = load_processor(folder, context.image_max_pixels, context.image_min_pixels)
     generation = GenerationKeys(max_new_tokens=max_new_tokens, max_field_chars=max_field_chars)
-    model = load_answering(folder, adapter, dtype)
+    with _without_bar():
+        model = load_answering(folder, adapter, dtype)
     writer = report_writer(model, processor, context.report_format, generation, constrain)
     engine = Engine(PromptEncoder(processor, cutoff_len), writer, batch_size=1)
     return Reporter(engine, context.report_format, asking_of(context), context.level_temperature or 1.0)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Within, transformers shows no bar over a model's tensors, which come in no time or are waited for at the disk."""
+    was_shown = logging.is_progress_bar_enabled()
+    cast(Any, logging).disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            cast(Any, logging).enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -145,12 +164,19 @@ def _photo(photo: AnyPhoto, number: int) -> Photo:
     if isinstance(photo, bytes):
         return Photo(data=photo, name=f"photo {number}")
     if isinstance(photo, Image.Image):
-        return Photo(data=_png(photo), name=f"photo {number}")
+        return Photo(data=_encoded(photo), name=f"photo {number}")
     return Photo(path=Path(photo), name=str(photo))
 
 
-def _png(picture: Image.Image) -> bytes:
-    """Lossless, with its EXIF orientation, which is applied where all photos are opened."""
+def _encoded(picture: Image.Image) -> bytes:
+    """Lossless, with its EXIF orientation, which is applied where all photos are opened; nothing if it is broken.
+
+    TIFF holds the modes that PNG does not; what becomes of CMYK and the like is decided where photos are opened.
+    """
     stream = io.BytesIO()
-    picture.save(stream, "PNG", exif=picture.getexif())
+    form = "PNG" if picture.mode in _PNG_MODES else "TIFF"
+    try:
+        picture.save(stream, form, exif=picture.getexif())
+    except (OSError, ValueError, SyntaxError):  # a file that Pillow opened lazily, and that is cut short
+        return b""
     return stream.getvalue()

@@ -19,7 +19,7 @@ from riskva.report import LEVEL_LABELS, Reading, ReportFormat, RiskLevel
 
 FILE_NAME = "review.jsonl"
 
-Code = Literal["error", "no_report", "always", "no_confidence", "unsure"]
+Code = Literal["error", "no_report", "other_level", "always", "no_confidence", "unsure"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class ReviewRule:
     """Which reports a person should look at, besides those that are none.
 
     `below` is the confidence in its level (0 to 1) under which a report is unsure; None asks for no confidence.
-    Reports of a level in `always` are looked at however sure the model is.
+    Reports of a level in `always` are looked at however sure the model is, and so are those whose level is not the
+    likeliest one, whatever the rule.
     """
 
     below: float | None = None
@@ -58,6 +59,12 @@ class ReviewRule:
             yield from self._reasons_of_level(prediction, reading.report.level)
 
     def _reasons_of_level(self, prediction: Prediction, level: RiskLevel) -> Iterator[Reason]:
+        likeliest = _likeliest(prediction)
+        if likeliest is not None and likeliest != level:
+            text = (
+                f"{likeliest.label} is likelier than {level.label}, which was written: the photo may be of a new kind"
+            )
+            yield Reason("other_level", text)
         if level in self.always:
             yield Reason("always", f"a person looks at every report of {level.label}")
         if self.below is None:
@@ -67,6 +74,12 @@ class ReviewRule:
             yield Reason("no_confidence", f"no confidence is known, so not whether it reaches {self.below:g}")
         elif confidence < self.below:
             yield Reason("unsure", f"confidence {_shown_below(confidence, self.below)} is below {self.below:g}")
+
+
+def _likeliest(prediction: Prediction) -> RiskLevel | None:
+    """The level that the model believes in most as a whole word; what it wrote, it chose token by token."""
+    known = prediction.level_probabilities
+    return None if known is None else max(RiskLevel, key=lambda level: known[level])
 
 
 def _shown_below(confidence: float, below: float) -> str:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
-from evaluation.predictions import FILE_NAME, Prediction, write_predictions
+from evaluation.predictions import FILE_NAME, Prediction, prediction_of, write_predictions
 from riskva.console import note, warn
 from riskva.data.conversation import Conversation
 from riskva.data.parallel import num_photo_workers
+from riskva.data.photo_inputs import Inputs
+from riskva.data.stamps import digest_of, stamped
 from riskva.distributed import decide_once, gathered, num_processes, rank, together
-from riskva.errors import DataError, SomeRowsFailed
-from riskva.files import sha256_of
+from riskva.errors import DataError, OutputFolderError, SomeRowsFailed
+from riskva.files import sha256_of, write_json
 from riskva.generation.asked import BLANKED_FILE, TEST_FILE, AnsweringRecipe, Asked
 from riskva.generation.batch_exchange import ask, require_answerable, take_in
 from riskva.generation.batches import LengthBuckets
 from riskva.generation.engines import build_engine
 from riskva.generation.journal import Journal
 from riskva.generation.predict import answer_row, predict
-from riskva.generation.prompts import PromptDataset, PromptEncoder, Rows
-from riskva.generation.share import Share, finished
+from riskva.generation.prompts import PromptDataset, PromptEncoder
+from riskva.generation.share import Share, with_confidence
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import OutputFolder
@@ -33,7 +35,7 @@ from riskva.recipe import CalibrateRecipe, PredictRecipe, recipe_to_yaml
 
 GOES_ON = "the same command goes on with the answers that are written"
 
-CHANGE_NO_ANSWER = (
+MAY_DIFFER = (
     *("train_dataset", "kinds", "rooms", "level_costs", "report_rows", "label_studio", "leaderboard"),
     *("per_device_eval_batch_size", "preprocessing_num_workers", "nproc_per_node"),
     *("output_file", "compare_gt", "review_below", "always_review", "batch_results"),
@@ -41,25 +43,30 @@ CHANGE_NO_ANSWER = (
 """Keys that may differ when a run is gone on with."""
 
 FAILED_FILE = "failed_rows.jsonl"
+ROWS_FILE = "rows.json"
+"""How many rows there are in all parts, and a digest of their ids: parts of other rows do not fit together."""
 JOURNALS = {FILE_NAME: "answers", BLANKED_FILE: "blanked_answers", TEST_FILE: "test_answers"}
 """The folder in which the answers for each file collect."""
 
-OWNED = (*map(re.escape, (*JOURNALS, *JOURNALS.values(), FAILED_FILE, CONTEXT_FILE)),)
+OWNED = (*map(re.escape, (*JOURNALS, *JOURNALS.values(), FAILED_FILE, ROWS_FILE, CONTEXT_FILE)),)
 
 
 def output_folder_of(recipe: AnsweringRecipe, finished_file: str, also_owned: Sequence[str] = ()) -> OutputFolder:
     """The recipe's output folder; a run of it is finished with `finished_file`, and writes `also_owned` beside answers.
 
-    An adapter that was trained anew makes it another run: half the answers of one and half of another are no scores.
+    A model or an adapter that was made anew makes it another run: half the answers of one and half of another are no
+    scores.
     """
     assert recipe.output_dir is not None
     fields = type(recipe).model_fields
-    same = {name: fields[name].default for name in CHANGE_NO_ANSWER if name in fields}
+    same = {name: fields[name].default for name in MAY_DIFFER if name in fields}
     comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size", **same}))
     for name in filter(None, (recipe.adapter_name_or_path, recipe.model_name_or_path)):
         adapter = Path(name) / SAFETENSORS_WEIGHTS_NAME
         if adapter.is_file():
             comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
+    if weights := sorted(Path(recipe.model_name_or_path).expanduser().glob("model*.safetensors")):
+        comparable += f"# sizes and times of the model's weights: {digest_of(map(stamped, weights))}\n"
     part = part_of(recipe)
     path = recipe.output_dir / part.name if part.count > 1 else recipe.output_dir
     return OutputFolder(path, comparable, finished_file, (*OWNED, *also_owned), recipe.overwrite_output_dir)
@@ -88,11 +95,11 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
     own = _shares(recipe, wanted, output)
     if isinstance(recipe, PredictRecipe) and recipe.infer_backend == "openai_batch":
         require_answerable(recipe)
-        _take(asked, output, goes_on)
+        _take(asked, output, goes_on, own)
         if not _exchange(recipe, asked.context, output.path, own[FILE_NAME]):
             return None
     elif goes_on and decide_once(lambda: all(len(share.done()) == len(share.ids) for share in own.values())):
-        decide_once(lambda: _take(asked, output, goes_on))
+        decide_once(lambda: _take(asked, output, goes_on, own))
     else:
         _answer(asked, output, goes_on, own)
     gathered(None)  # all are done
@@ -105,7 +112,7 @@ def predict_recipe(recipe: AnsweringRecipe, output: OutputFolder) -> Predicted |
     return Predicted(output.path, asked.context, answers)
 
 
-def _shares(recipe: AnsweringRecipe, wanted: Mapping[str, Rows], output: OutputFolder) -> dict[str, Share]:
+def _shares(recipe: AnsweringRecipe, wanted: Mapping[str, Inputs], output: OutputFolder) -> dict[str, Share]:
     return {name: Share(rows, Journal(output.path / JOURNALS[name]), part_of(recipe)) for name, rows in wanted.items()}
 
 
@@ -114,7 +121,7 @@ def _answer(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[s
     rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
     engine = together(lambda: build_engine(recipe, *asked.place, asked.processor, context.report_format))
-    decide_once(lambda: _take(asked, output, goes_on))
+    decide_once(lambda: _take(asked, output, goes_on, shares))
     for name, share in shares.items():
         if name == BLANKED_FILE:
             note("once more, with every photo painted grey")
@@ -134,9 +141,29 @@ def _answer(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[s
         )
 
 
-def _take(asked: Asked, output: OutputFolder, goes_on: bool) -> None:
+def _take(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[str, Share]) -> None:
+    """Make the folder this run's, and say there how the model is asked and which rows all parts are of."""
+    if goes_on:
+        _require_same_context(asked, output.path)
     output.take(goes_on)
+    for share in shares.values():
+        share.journal.require_idle()
     asked.context.save(output.path)
+    write_json(output.path / ROWS_FILE, {name: share.digest for name, share in shares.items()})
+
+
+def _require_same_context(asked: Asked, folder: Path) -> None:
+    """Raise `OutputFolderError` where the answers there were asked for otherwise; a new temperature does no harm."""
+    before = ModelContext.load(folder)
+    if before is None:
+        return
+    now = replace(asked.context, level_temperature=before.level_temperature, versions=before.versions)
+    if now != before:
+        differing = [one.name for one in fields(now) if getattr(now, one.name) != getattr(before, one.name)]
+        raise OutputFolderError(
+            f"{folder} was begun with another {', '.join(differing)} in {CONTEXT_FILE}; name another output_dir, or "
+            "delete this one"
+        )
 
 
 def _exchange(recipe: PredictRecipe, context: ModelContext, folder: Path, share: Share) -> bool:
@@ -156,10 +183,11 @@ def answer_one(asked: Asked, row: Conversation) -> Prediction:
     recipe, context = asked.recipe, asked.context
     PromptEncoder(asked.processor, recipe.cutoff_len)(row.prompt)  # a bad photo is found before the model loads
     engine = build_engine(recipe, *asked.place, asked.processor, context.report_format)
-    return finished(answer_row(row, engine, context.report_format), asked.temperature)
+    line = answer_row(row, engine, context.report_format)
+    return with_confidence(prediction_of(line), asked.temperature)
 
 
-def _warn_of_other_prompts(rows: Rows, context: ModelContext) -> None:
+def _warn_of_other_prompts(rows: Inputs, context: ModelContext) -> None:
     """Name both wordings when the rows are asked otherwise than the model was taught; the rows' own are used.
 
     The first row that can be read stands for all: a data set's rows are asked alike, and reading all means reading

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from evaluation.calibration import tempered
 from evaluation.predictions import Prediction, prediction_of
+from riskva.data.photo_inputs import Inputs
 from riskva.errors import DataError, OutputFolderError
-from riskva.generation.journal import Journal, Line
-from riskva.generation.prompts import Rows
+from riskva.generation.journal import Journal
 from riskva.parts import Part
 from riskva.report import RiskLevel
 
@@ -19,7 +20,7 @@ from riskva.report import RiskLevel
 class Share:
     """A part of the rows, and the journal of their answers."""
 
-    rows: Rows
+    rows: Inputs
     journal: Journal
     part: Part
 
@@ -27,6 +28,12 @@ class Share:
     def ids(self) -> list[str]:
         """The ids of this part's rows, in order."""
         return [*self.rows.ids][self.numbers.start : self.numbers.stop]
+
+    @cached_property
+    def digest(self) -> str:
+        """The number of all parts' rows, and SHA-256 of their ids."""
+        ids = [*self.rows.ids]
+        return f"{len(ids)} {hashlib.sha256(json.dumps(ids).encode()).hexdigest()}"
 
     @property
     def numbers(self) -> range:
@@ -56,14 +63,14 @@ class Share:
 
     def _prediction(self, line: str, temperature: float) -> Prediction:
         try:
-            return finished(json.loads(line), temperature)
+            row = prediction_of(json.loads(line))
         except DataError as error:
             raise DataError(f"{self.journal.folder}: a line was changed: {error}; delete it, and run again") from error
+        return with_confidence(row, temperature)
 
 
-def finished(line: Line, temperature: float) -> Prediction:
-    """The row that a line of the journal is of, its probabilities tempered, with that of its level."""
-    row = prediction_of(line)
+def with_confidence(row: Prediction, temperature: float) -> Prediction:
+    """The row with its probabilities tempered, and that of its level."""
     if row.level_probabilities is None or row.level is None:
         return row
     probabilities = tempered(row.level_probabilities, temperature)

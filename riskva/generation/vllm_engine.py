@@ -28,9 +28,10 @@ from PIL import Image
 
 from riskva.data.conversation import Conversation
 from riskva.encoding import Processor, encode, photo_pixels
-from riskva.errors import DataError, ModelError, RecipeError
+from riskva.errors import ModelError, RecipeError
 from riskva.generation.answer import Answer, FinishReason, end_tokens
 from riskva.generation.confidence import LevelBranch, LevelProbabilities, level_branch, normalised
+from riskva.generation.prompts import require_fitting
 from riskva.recipe.key_groups import GenerationKeys
 from riskva.report import ReportFormat
 
@@ -53,7 +54,7 @@ def require_vllm(adapter_name_or_path: str | None = None) -> None:
             f"result as model_name_or_path, {_OTHERWISE}"
         )
     if importlib.util.find_spec("vllm") is None:
-        raise RecipeError(f"infer_backend: vllm is not installed; pip install 'riskva[vllm]', {_OTHERWISE}")
+        raise RecipeError(f"infer_backend: vllm is not installed; pip install -e '.[vllm]', {_OTHERWISE}")
     version = importlib.metadata.version("vllm")
     if Version(version) < Version(OLDEST_VLLM):
         raise RecipeError(f"infer_backend: needs vLLM {OLDEST_VLLM} or newer, found {version}; update it, {_OTHERWISE}")
@@ -80,11 +81,7 @@ class VllmEncoder:
         """Raises `DataError` naming the row when it cannot be encoded, or has more than `cutoff_len` tokens."""
         pixels = photo_pixels(conversation, self.processor)
         ids = encode(conversation, self.processor, pixels).input_ids.tolist()
-        if len(ids) > self.cutoff_len:
-            raise DataError(
-                f"{conversation.where}: {len(ids)} tokens, over cutoff_len={self.cutoff_len}; "
-                "raise cutoff_len or lower image_max_pixels"
-            )
+        require_fitting(conversation, len(ids), self.cutoff_len)
         return VllmPrompt(list(self._collapsed(ids)), tuple(map(Image.fromarray, pixels)))
 
     def _collapsed(self, ids: Sequence[int]) -> Iterator[int]:

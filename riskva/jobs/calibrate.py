@@ -49,7 +49,8 @@ def run(recipe: CalibrateRecipe) -> None:
 
 def _run(recipe: CalibrateRecipe) -> None:
     folder = temperature_folder(recipe)  # what is wrong with it is found before hours of work, not after
-    predicted = predict_recipe(recipe, _output(recipe))
+    output = _output(recipe)  # held until the end: with it goes the lock on the folder
+    predicted = predict_recipe(recipe, output)
     if predicted is None:  # another process has all the answers
         return
     predictions = [row for rows in predicted.answers.values() for row in rows]

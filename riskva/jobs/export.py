@@ -51,7 +51,7 @@ def run(recipe: ExportRecipe) -> None:
     """Merge, save with all files that loading needs, reload, and compare with base + adapter."""
     output = _output(recipe)
     goes_on = output.check([recipe.model_name_or_path, recipe.adapter_name_or_path])
-    folder, adapter = locate_model(recipe.model_name_or_path), locate_adapter(recipe.adapter_name_or_path)
+    adapter, folder = locate_adapter(recipe.adapter_name_or_path), locate_model(recipe.model_name_or_path)
     context = resolve_context(_model_keys(recipe))
     processor = load_processor(folder, context.image_max_pixels, context.image_min_pixels)
     weights = AdaptedWeights.of(folder, adapter)
@@ -81,7 +81,7 @@ def run(recipe: ExportRecipe) -> None:
 def plan(recipe: ExportRecipe) -> list[str]:
     """What `run` would do."""
     _output(recipe).check([recipe.model_name_or_path, recipe.adapter_name_or_path])
-    folder, adapter = locate_model(recipe.model_name_or_path), locate_adapter(recipe.adapter_name_or_path)
+    adapter, folder = locate_adapter(recipe.adapter_name_or_path), locate_model(recipe.model_name_or_path)
     weights = AdaptedWeights.of(folder, adapter)
     _check_space(recipe, weights.stored)
     return [

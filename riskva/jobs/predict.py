@@ -12,7 +12,15 @@ from riskva.distributed import decide_once, together, working_together
 from riskva.errors import StoppedBySignal
 from riskva.generation.asked import Asked
 from riskva.generation.openai_batch import REQUEST_FILES
-from riskva.generation.publishing import RECORDS_NAME, check_records_path, publish, records_path, rule_of
+from riskva.generation.publishing import (
+    KEYS_FILE,
+    RECORDS_NAME,
+    check_records_path,
+    publish,
+    records_path,
+    remember_keys,
+    rule_of,
+)
 from riskva.generation.records import write_records
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.run import (
@@ -29,7 +37,7 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import PredictRecipe
 from riskva.signals import sigterm_raises
 
-OWNED = (re.escape(REVIEW_FILE), rf"{RECORDS_NAME}\.(json|jsonl|csv)", REQUEST_FILES)
+OWNED = (*map(re.escape, (REVIEW_FILE, KEYS_FILE)), rf"{RECORDS_NAME}\.(json|jsonl|csv)", REQUEST_FILES)
 
 
 def run(recipe: PredictRecipe) -> None:
@@ -62,6 +70,7 @@ def _many(recipe: PredictRecipe) -> None:
         return
     part = part_of(recipe)
     if part.count > 1:
+        remember_keys(recipe, predicted.folder)
         print(f"part {part.index} of {part.count} is done")
         print(f"next, when all parts are: riskva-run recipes/merge.yaml output_dir={recipe.output_dir}")
     publish(recipe, predicted.folder, predicted.context.report_format, predicted.answers[FILE_NAME])

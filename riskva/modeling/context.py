@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -81,6 +82,9 @@ class ModelContext:
         for name in ("system_prompt", "question"):
             if not isinstance(getattr(context, name), str | None):
                 raise ValueError(f"{name} is {getattr(context, name)!r}")
+        temperature = context.level_temperature
+        if temperature is not None and not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+            raise ValueError(f"level_temperature is {temperature!r}")
         if not 0 < context.image_min_pixels <= context.image_max_pixels:
             raise ValueError(
                 f"image_min_pixels {context.image_min_pixels}, image_max_pixels {context.image_max_pixels}"

@@ -46,7 +46,8 @@ def locate_model(name_or_path: str) -> Path:
         raise ModelError(f"{config_path}: damaged ({error}); copy it again") from error
     if model_type != SUPPORTED_MODEL_TYPE:
         raise ModelError(f"{folder}: model_type is {model_type!r}; RisKVA trains {SUPPORTED_MODEL_TYPE!r} (Qwen2.5-VL)")
-    _require_whole_weights(folder, "*.safetensors")
+    together = f"put them together with `python {folder}/zero_to_fp32.py {folder} {folder} --safe_serialization`, or "
+    _require_whole_weights(folder, "*.safetensors", together)
     return folder
 
 
@@ -107,14 +108,16 @@ def _base_of(adapter: Path) -> tuple[Path, str]:
     return path, name
 
 
-def _require_whole_weights(folder: Path, pattern: str) -> None:
-    """Raise `ModelError` for what ZeRO-3 leaves when it is not told to gather: the processes' parts alone."""
+def _require_whole_weights(folder: Path, pattern: str, remedy: str = "") -> None:
+    """Raise `ModelError` for what ZeRO-3 leaves when it is not told to gather: the processes' parts alone.
+
+    `remedy` comes before the one that always helps.
+    """
     parts = sorted(path.name for path in folder.glob("global_step*") if path.is_dir())
     if parts and not any(path.stat().st_size > MOST_BYTES_OF_NOTHING for path in folder.glob(pattern)):
         raise ModelError(
-            f"{folder}: has no whole weights, only ZeRO-3's parts of them in {parts[-1]}. Put them together with "
-            f"`python {folder}/zero_to_fp32.py {folder} {folder} --safe_serialization`, or train on from here with "
-            "stage3_gather_16bit_weights_on_model_save: true in the DeepSpeed file, which saves them whole"
+            f"{folder}: has no whole weights, only ZeRO-3's parts of them in {parts[-1]}; {remedy}train on from here "
+            "with stage3_gather_16bit_weights_on_model_save: true in the DeepSpeed file, which saves them whole"
         )
 
 

@@ -35,7 +35,11 @@ Writes a risk report in Chinese for a photo of a building defect.
 | Weights | $dtype |
 | Merged by | RisKVA $version |
 
-**AI 辅助，不替代鉴定。** The report is an aid: it does not replace the inspection and the judgement of a qualified
+**AI 辅助，不替代鉴定。**
+
+本模型看一张建筑缺陷照片，写出风险报告；报告供参考，须由专业人员复核。
+
+The report is an aid: it does not replace the inspection and the judgement of a qualified
 person.
 
 ## What it is asked, and what it answers
@@ -84,13 +88,13 @@ The files were loaded again and compared with base + adapter before they got the
 
 ## With RisKVA
 
-    riskva-run recipes/predict.yaml model_name_or_path=FOLDER image=photo.jpg
+    riskva-run recipes/predict.yaml model_name_or_path=FOLDER adapter_name_or_path=null image=photo.jpg
 
 or, in Python:
 
     import riskva
 
-    print(riskva.load("FOLDER").report("photo.jpg"))
+    print(riskva.load("FOLDER").report("photo.jpg").text)
 
 $plain""")
 

@@ -37,7 +37,7 @@ def require_quantization(recipe: SftRecipe) -> None:
     if not is_bitsandbytes_available():
         raise RecipeError(
             f"quantization_bit: needs bitsandbytes {BITSANDBYTES_MIN_VERSION} or newer; "
-            f"pip install 'riskva[qlora]', {without}"
+            f"pip install -e '.[qlora]', {without}"
         )
     if splits_weights(recipe):
         raise RecipeError(

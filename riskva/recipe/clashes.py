@@ -16,7 +16,7 @@ from riskva.errors import RecipeError, ReportError
 from riskva.level_costs import LevelCosts
 from riskva.level_names import level_names_from
 from riskva.recipe.metrics import EVAL_PREFIX, is_report_score, known_metrics_hint
-from riskva.report import ReportField, ReportFormat
+from riskva.report import LEVEL_LABELS, ReportField, ReportFormat
 from riskva.vocabulary import Vocabulary
 
 Values = Mapping[str, Any]
@@ -346,13 +346,19 @@ def predict_clashes(values: Values) -> Iterator[Clash]:
     for key in ("shard", "max_samples"):
         if values.get(key) is not None and "image" in given:
             yield Clash((key, "image"), "is for many photos; leave it out")
+    if "image" in given and values.get("infer_backend") == "openai_batch":
+        yield Clash(("image", "infer_backend"), "openai_batch is for many photos; name them as images")
     if values.get("shard") is not None and values.get("output_file") is not None:
         yield Clash(("output_file", "shard"), "all parts would write this one file; name it under stage: merge")
     yield from _engine_clashes(values)
 
 
 def record_clashes(values: Values) -> Iterator[Clash]:
-    """Whether records can be written in the form that `output_file` names."""
+    """Whether records can be written in the form that `output_file` names, and levels are levels."""
+    levels = values.get("always_review") or ()
+    for level in filter(None, re.split(r"[\s,，、]+", levels)) if isinstance(levels, str) else levels:
+        if level not in LEVEL_LABELS:
+            yield Clash(("always_review",), f"expected one of {', '.join(LEVEL_LABELS)}, found {level!r}")
     suffix = str(values.get("output_file") or ".json")
     if not suffix.lower().endswith(RECORD_SUFFIXES):
         yield Clash(("output_file",), f"{suffix}: the name must end in {', '.join(RECORD_SUFFIXES)}")

@@ -60,7 +60,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(split_paths, json_schema_input_type=Path | tuple[Path, ...] | None)]
 Levels = Annotated[
-    tuple[Literal["轻微", "中等", "严重"], ...],
+    tuple[str, ...],
     BeforeValidator(split_levels, json_schema_input_type=str | tuple[str, ...] | None),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_names, json_schema_input_type=str | tuple[str, ...] | None)]
@@ -180,7 +180,7 @@ class DataKeys(Frozen):
 class GenerationKeys(Frozen):
     """How answers are written."""
 
-    max_new_tokens: Positive = 512
+    max_new_tokens: Positive = Field(512, description="The longest answer, in tokens; one that is cut off is none.")
     do_sample: bool = Field(False, description="False is greedy: the same answer every time.")
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -126,7 +126,7 @@ class PrepareRecipe(ReportKeys):
 class MergeRecipe(RecordKeys):
     """`stage: merge`: the parts that `prepare` or `predict` wrote with `shard` become one.
 
-    What becomes of the reports is said here, as under predict; for a data set it means nothing.
+    What becomes of reports is what their recipe said, unless this one says otherwise; for a data set it means nothing.
     """
 
     stage: Literal["merge"]

@@ -200,7 +200,14 @@ def test_a_row_that_was_asked_again_keeps_its_answer(tmp_path: Path) -> None:
     for paths in ([first, second], [second, first]):
         found = read_results(paths, ["a", "b", "c"], DEFAULT_FORMAT)
         assert found == {"a": Answer("甲", "stop"), "b": Answer("乙", "stop")}  # nobody answered c
-    assert read_results([first], ["a", "b"], DEFAULT_FORMAT)["a"] == "the endpoint failed: expired"
+    assert read_results([first], ["a", "b"], DEFAULT_FORMAT) == {"b": Answer("乙", "stop")}  # a is asked again
+
+
+@pytest.mark.parametrize(("status", "may_pass"), [(400, False), (404, False), (429, True), (500, True), (503, True)])
+def test_what_may_pass_is_asked_again(tmp_path: Path, status: int, may_pass: bool) -> None:
+    line = {"custom_id": "a", "response": {"status_code": status, "body": {"error": {"message": "no"}}}, "error": None}
+    found = read_results([write(tmp_path / "results.jsonl", [line])], ["a"], DEFAULT_FORMAT)
+    assert found == ({} if may_pass else {"a": f"the endpoint failed {status}: no"})
 
 
 @pytest.mark.parametrize(

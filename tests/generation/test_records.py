@@ -188,8 +188,9 @@ def test_no_cell_is_a_formula(start: str, tmp_path: Path) -> None:
 
 def test_numbers_stay_numbers_in_csv(tmp_path: Path) -> None:
     path = tmp_path / "reports.csv"
-    _written(path, [replace(_rows()[0], level_probabilities=(1.0, 0.0, 1e-7))])
-    assert _table(path)[0]["probability_严重"] == "1e-07"
+    _written(path, [replace(_rows()[0], level_probabilities=(0.75, 0.25, 1e-7))])
+    row = _table(path)[0]
+    assert [row[f"probability_{level}"] for level in ("轻微", "中等", "严重")] == ["0.75", "0.25", "0.0"]  # four digits
 
 
 def test_another_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:

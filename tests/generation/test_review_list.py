@@ -49,8 +49,15 @@ def test_why_a_person_looks(row: Prediction, codes: list[str]) -> None:
 
 def test_the_confidence_is_that_of_the_answered_level_where_only_probabilities_are_known() -> None:
     # the likeliest level is another: what counts is the one that the report says
-    assert _codes(_row(MODERATE, None, level_probabilities=(0.75, 0.25, 0.0))) == ["unsure"]
+    assert _codes(_row(MODERATE, None, level_probabilities=(0.75, 0.25, 0.0))) == ["other_level", "unsure"]
     assert _codes(_row(MODERATE, None, level_probabilities=(0.1, 0.8, 0.1))) == []
+
+
+def test_a_level_that_is_not_the_likeliest_is_looked_at_whatever_the_rule() -> None:
+    row = _row(SEVERE, None, level_probabilities=(0.03, 0.77, 0.2))
+    (reason,) = ReviewRule().reasons(row, row.reading(DEFAULT_FORMAT))
+    assert reason.code == "other_level"
+    assert reason.text.startswith("中等 is likelier than 严重")
 
 
 def test_without_a_rule_only_answers_that_are_no_reports_are_looked_at() -> None:

@@ -9,11 +9,11 @@ import pytest
 from shards import write_shards
 
 from evaluation.calibration import tempered
-from evaluation.predictions import FILE_NAME, Prediction, read_predictions
+from evaluation.predictions import FILE_NAME, Prediction, prediction_of, read_predictions
 from riskva.errors import OutputFolderError, RecipeError, SomeRowsFailed
 from riskva.generation.journal import Journal
 from riskva.generation.run import output_folder_of, part_of, predict_recipe
-from riskva.generation.share import Share, finished
+from riskva.generation.share import Share, with_confidence
 from riskva.jobs import predict as job
 from riskva.output_folder import OutputFolder
 from riskva.parts import Part
@@ -156,7 +156,7 @@ def test_the_temperature_is_applied_to_raw_probabilities_at_the_end(tmp_path: Pa
         assert row.level_probability == pytest.approx(tempered(raw, temperature)[RiskLevel.SEVERE])
         assert (other.id, other.level_probability) == ("b", None)
     assert json.loads(Journal(tmp_path).lines()["a"]) == line
-    assert finished(line, 1.0).level_probability == pytest.approx(0.8)
+    assert with_confidence(prediction_of(line), 1.0).level_probability == pytest.approx(0.8)
 
 
 # An endpoint's work, done by the test
@@ -238,7 +238,7 @@ def test_rows_that_cannot_be_read_are_not_sent_and_rows_that_fail_are_named(tmp_
     job.run(asking(tmp_path))
 
     def failing(line: dict[str, Any]) -> dict[str, Any]:
-        error = {"status_code": 500, "body": {"error": {"message": "overloaded"}}}
+        error = {"status_code": 400, "body": {"error": {"message": "overlong"}}}
         return line | {"response": error} if line["custom_id"] == "3" else line
 
     assert answer_requests(tmp_path / "out", results, failing) == 3
@@ -247,7 +247,7 @@ def test_rows_that_cannot_be_read_are_not_sent_and_rows_that_fail_are_named(tmp_
     rows = answers_in(tmp_path)
     assert [row.error is None for row in rows] == [True, False, True, False]
     assert "1.png" in (rows[1].error or "")
-    assert "the endpoint failed 500: overloaded" in (rows[3].error or "")
+    assert "the endpoint failed 400: overlong" in (rows[3].error or "")
     failed = read_predictions(tmp_path / "out/failed_rows.jsonl")
     assert [row.id for row in failed] == ["1", "3"]
 

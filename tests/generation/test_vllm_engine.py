@@ -259,5 +259,5 @@ def test_what_stands_in_vllms_way_is_said_in_one_line(monkeypatch: pytest.Monkey
     with pytest.raises(RecipeError, match=r"needs vLLM 0\.33 or newer, found 0\.19\.1"):
         require_vllm()
     monkeypatch.delitem(sys.modules, "vllm")
-    with pytest.raises(RecipeError, match=r"vllm is not installed; pip install 'riskva\[vllm\]'"):
+    with pytest.raises(RecipeError, match=r"vllm is not installed; pip install -e '\.\[vllm\]'"):
         require_vllm()

@@ -62,7 +62,7 @@ def test_a_machine_without_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_missing_bitsandbytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(quantization, "is_bitsandbytes_available", lambda: False)
-    with pytest.raises(RecipeError, match=r"needs bitsandbytes .*; pip install 'riskva\[qlora\]', or set"):
+    with pytest.raises(RecipeError, match=r"needs bitsandbytes .*; pip install -e '\.\[qlora\]', or set"):
         require_quantization(recipe(quantization_bit=4))
 
 
