@@ -365,7 +365,9 @@ def broken_bounds(
             broken.append(f"{one.name}: {one.ratio:.2f} times the loop's reports a second, at least {LEAST_RATIO:g}")
         if judges_fields and one.broken:
             broken.append(f"{one.name}: {len(one.broken)} rows have other fields than the loop's, and not near a tie")
-    if judges_speed and cost.percent is not None and cost.percent >= MOST_COST:
+    if judges_speed and cost.percent is None:
+        broken.append("the constraint's cost was not measured: no answer is the same without it; name an --adapter")
+    elif judges_speed and cost.percent is not None and cost.percent >= MOST_COST:
         broken.append(f"the constraint costs {cost.percent:.1f} % of a token's time, less than {MOST_COST:g}")
     return broken
 

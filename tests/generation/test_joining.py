@@ -51,6 +51,10 @@ def test_the_parts_of_a_run_are_one_run(tiny_model: Path, data: Path, folder: Pa
     assert (folder / "riskva.json").read_bytes() == (tmp_path / "whole/riskva.json").read_bytes()
     records = [json.loads((out / "reports.json").read_text(encoding="utf-8")) for out in (folder, tmp_path / "whole")]
     assert [one["report"] for one in records[0]] == [one["report"] for one in records[1]]
+    # recipes/predict.yaml wants unsure and severe reports looked at, and recipes/merge.yaml says nothing of it
+    codes = [[[reason["code"] for reason in one["review"]] for one in some] for some in records]
+    assert codes[0] == codes[1]
+    assert any(codes[0])
 
 
 def test_what_becomes_of_the_reports_is_said_when_merging(
@@ -67,6 +71,15 @@ def test_what_becomes_of_the_reports_is_said_when_merging(
     assert codes == [[reason["code"] for reason in one["review"]] for one in whole]
     assert any(codes)
     assert not (folder / "reports.json").exists()
+
+
+@pytest.mark.parametrize(("name", "what"), [("rows.json", "rows"), ("riskva.json", "models")])
+def test_parts_of_other_rows_or_of_another_model_are_refused(folder: Path, name: str, what: str) -> None:
+    """Such as a folder that gained photos, or a calibration, between two parts."""
+    with (folder / "part-00001-of-00003" / name).open("a", encoding="utf-8") as stream:
+        stream.write(" ")
+    with pytest.raises(DataError, match=f"{name} differs from .*: these are parts of different {what}"):
+        answered_parts(folder)
 
 
 def test_a_result_that_is_there_is_replaced_only_when_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

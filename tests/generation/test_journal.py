@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from riskva.errors import DataError
+from riskva.errors import DataError, OutputFolderError
 from riskva.generation.journal import Journal
 
 
@@ -104,3 +104,15 @@ def test_other_files_in_the_folder_are_nobodys_answers(tmp_path: Path) -> None:
     write(tmp_path, 0, "a")
     (tmp_path / "notes.jsonl").write_text('{"id": "z"}\n')
     assert list(held(tmp_path)) == ["a"]
+
+
+def test_a_process_that_outlived_its_run_is_noticed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with journal.appending(1), pytest.raises(OutputFolderError, match="still writes into"):
+        journal.require_idle()
+    with journal.appending(0) as append:
+        append([{"id": "a"}])
+        with pytest.raises(OutputFolderError, match="still writes into"):
+            Journal(tmp_path).appending(0).__enter__()
+    journal.require_idle()
+    assert set(journal.lines()) == {"a"}

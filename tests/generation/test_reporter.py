@@ -73,6 +73,18 @@ def test_a_bad_photo_fails_alone(reporter: riskva.Reporter, photo: Path, tmp_pat
             reporter.report(path)
 
 
+def test_pictures_of_any_mode_are_taken_and_a_broken_one_fails_alone(reporter: riskva.Reporter, photo: Path) -> None:
+    with Image.open(photo) as picture:
+        others = [picture.convert(mode) for mode in ("CMYK", "YCbCr", "L", "RGBA")]
+    broken = Image.open(io.BytesIO(photo.read_bytes()[:-200]))  # Pillow reads the header alone
+    *taken, failed = reporter.reports([*others, broken], batch_size=5)
+    assert [one.error for one in taken] == [None] * 4
+    assert failed.report is None
+    assert "photo 4" in str(failed.error)
+    with pytest.raises(ImageError):
+        reporter.report(Image.open(io.BytesIO(photo.read_bytes()[:-200])))
+
+
 def test_an_answer_that_is_cut_off_is_no_report(tiny_model: Path, photo: Path) -> None:
     one = riskva.load(tiny_model, max_new_tokens=5).report(photo)
     assert (one.report, one.finish_reason, one.reason) == (None, "length", "cut off by max_new_tokens")

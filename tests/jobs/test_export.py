@@ -24,6 +24,7 @@ from riskva.encoding import encode, load_processor
 from riskva.encoding.processor import PROCESSOR_FILES
 from riskva.generation.answer import Writer, generation_settings
 from riskva.jobs import export
+from riskva.modeling.adapted_weights import AdaptedWeights
 from riskva.modeling.context import ModelContext
 from riskva.modeling.loading import load_model
 from riskva.modeling.resolving import asking_of
@@ -204,7 +205,8 @@ def test_a_killed_export_leaves_nothing_that_loads_and_runs_again(
         elif moment == "while giving names":
             patched.setattr(Path, "replace", die_at_config)
         else:
-            patched.setattr(export, "greedy" if moment == "while merging" else "check_weights", die)
+            place = (AdaptedWeights, "merged") if moment == "while merging" else (export, "check_weights")
+            patched.setattr(*place, die)
         try:
             status = run(tiny_model, adapter, out)
         except KeyboardInterrupt:
