@@ -38,6 +38,9 @@ exit status: 0 done, 1 the job failed, 2 the recipe or the call is wrong, 3 done
 """
 
 
+KILLED_TEXTS = ("DataLoader worker (pid", "Connection closed by peer", "Connection reset by peer")
+"""What torch and gloo say where another process has gone."""
+
 STORAGE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -156,6 +159,13 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in STORAGE_FAULTS:
         where = error.filename or "the output"
         print(f"riskva-run: {error.strerror}: {where}; make room or name another output folder", file=sys.stderr)
+        return 1
+    if any(text in str(error) for text in KILLED_TEXTS):
+        print(
+            "riskva-run: a process of this run was killed, perhaps because memory ran out; the same command goes on "
+            "with what is written (fewer preprocessing_num_workers or nproc_per_node need less memory)",
+            file=sys.stderr,
+        )
         return 1
     if type(error).__name__ == "OutOfMemoryError":
         print(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import stat
 import struct
 import warnings
 import zlib
@@ -187,6 +188,8 @@ def _its_errors(photo: Photo) -> Iterator[None]:
     """What goes wrong inside the block becomes an `ImageError` that names the photo."""
     name = _name(photo)
     try:
+        if photo.path is not None and stat.S_ISFIFO(photo.path.stat().st_mode):  # it would be waited for without end
+            raise ImageError(f"{name}: a pipe, no image file; name a file")
         yield
     except ImageError:
         raise

@@ -86,6 +86,15 @@ class Asked:
         return wanted
 
     @property
+    def source(self) -> str:
+        """What the recipe answers, in words."""
+        recipe = self.recipe
+        if isinstance(recipe, PredictRecipe) and recipe.images is not None:
+            return str(recipe.images)
+        more = recipe.test_dataset if isinstance(recipe, CalibrateRecipe) else ()
+        return ", ".join([*recipe.eval_dataset, *more])
+
+    @property
     def temperature(self) -> float:
         """What probabilities are tempered by; what is to be calibrated must not be already."""
         known = self.context.level_temperature

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.predictions import FILE_NAME, Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError, OutputFolderError
-from riskva.generation.publishing import RECORDS_NAME, check_records_path, publish, remembered_keys
+from riskva.generation.publishing import KEYS_FILE, RECORDS_NAME, check_records_path, publish, remembered_keys
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.run import FAILED_FILE, ROWS_FILE
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
@@ -52,6 +52,9 @@ def answered_parts(folder: Path) -> list[AnsweredPart]:
             f"{folder}: {len(missing)} of {count} parts are missing or unfinished: {', '.join(missing[:10])}; run "
             f"stage: predict with shard={missing[0]}"
         )
+    for path in (found[part] / name for part in found for name in (ROWS_FILE, CONTEXT_FILE, KEYS_FILE)):
+        if not path.is_file():
+            raise MissingDataError(f"{path}: missing; answer that part anew")
     parts = [_read(found[part], part) for part in sorted(found, key=lambda one: one.index)]
     for other in parts[1:]:
         if other.recipe_text != parts[0].recipe_text:
@@ -72,11 +75,11 @@ def join(recipe: MergeRecipe) -> None:
     recipe = remembered_keys(recipe, parts[0].folder)
     if (folder / FILE_NAME).exists() and not recipe.overwrite_output_dir:
         raise OutputFolderError(f"{folder / FILE_NAME} exists; set overwrite_output_dir: true to replace it")
-    check_records_path(recipe, goes_on=False)
-    for name in (FILE_NAME, FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
-        (folder / name).unlink(missing_ok=True)
+    check_records_path(recipe, folder, [part.folder for part in parts])
     answers = [row for part in parts for row in _answers_of(part)]
     context = ModelContext.load(parts[0].folder)
+    for name in (FILE_NAME, FAILED_FILE, REVIEW_FILE, *(f"{RECORDS_NAME}.{form}" for form in ("json", "jsonl", "csv"))):
+        (folder / name).unlink(missing_ok=True)
     assert context is not None
     context.save(folder)
     publish(recipe, folder, context.report_format, answers)

@@ -42,8 +42,8 @@ class Journal:
                 one, line = _id_of(data), data.decode(errors="replace")
                 if one is None:
                     warn(f"{path}:{number}: damaged; the row is answered again")
-                elif one in found:
-                    raise DataError(f"{path}:{number}: the row {one!r} is answered twice; delete {self.folder}")
+                elif found.get(one, line) != line:
+                    raise DataError(f"{path}:{number}: the row {one!r} is answered a second time; delete that line")
                 else:
                     found[one] = line
         return found

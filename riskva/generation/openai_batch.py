@@ -103,7 +103,7 @@ def write_requests(
             path.unlink()
     asked = range(len(rows)) if numbers is None else numbers
     written = _Written(limits)
-    made = ordered_map(partial(_request, rows, form), asked, num_workers)
+    made = ordered_map(partial(_request, form), _read(rows, asked), num_workers)
     if asked:
         made = progress(made, len(asked), "requests")
     paths = []
@@ -138,11 +138,22 @@ class _Written:
             yield number, line
 
 
-def _request(rows: Inputs, form: Form, index: int) -> tuple[str, bytes | DataError]:
+def _read(rows: Inputs, numbers: Sequence[int]) -> Iterator[tuple[str, Conversation | DataError]]:
+    """Each row's id, and the row or why it cannot be read; in one thread, as files of rows want it."""
+    for number in numbers:
+        try:
+            yield rows.id_of(number), rows[number]
+        except DataError as error:
+            yield rows.id_of(number), error
+
+
+def _request(form: Form, read: tuple[str, Conversation | DataError]) -> tuple[str, bytes | DataError]:
     """The row's id, and its line or why it has none."""
-    row_id = rows.id_of(index)
+    row_id, row = read
+    if isinstance(row, DataError):
+        return row_id, row
     try:
-        body = body_of(rows[index].prompt, form)
+        body = body_of(row.prompt, form)
     except DataError as error:
         return row_id, error
     line = {"custom_id": custom_id_of(row_id), "method": "POST", "url": URL, "body": body}

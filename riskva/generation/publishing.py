@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from evaluation.predictions import FILE_NAME, Prediction, write_predictions
 from riskva.console import note
 from riskva.errors import OutputFolderError
-from riskva.files import write_json
+from riskva.files import write_json, write_whole
 from riskva.generation.records import write_records
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
 from riskva.generation.review_list import ReviewRule, write_review_list
@@ -20,6 +22,8 @@ from riskva.recipe.key_groups import RecordKeys
 from riskva.report import ReportFormat, RiskLevel
 
 RECORDS_NAME = "reports"
+RECORDS_PATTERN = rf"{RECORDS_NAME}\.(json|jsonl|csv)"
+CLAIM_FILE = "output_file.txt"
 KEYS_FILE = "records.json"
 KEPT_KEYS = ("compare_gt", "review_below", "always_review")
 
@@ -47,18 +51,47 @@ def remembered_keys(recipe: MergeRecipe, part_folder: Path) -> MergeRecipe:
     return recipe.model_validate(recipe.model_dump() | untouched)
 
 
-def check_records_path(keys: RecordKeys, goes_on: bool) -> None:
-    """Raise `OutputFolderError` where `output_file` is there already and may not be replaced."""
+def check_records_path(keys: RecordKeys, folder: Path | None, inputs: Iterable[Path | str | None]) -> None:
+    """Raise `OutputFolderError` where `output_file` cannot be written, or would replace what it must not.
+
+    Not even `overwrite_output_dir` lets it replace what the run reads, or what the run itself writes into `folder`.
+    """
     path = keys.output_file
-    if path is not None and path.exists() and not (goes_on or keys.overwrite_output_dir):
-        raise OutputFolderError(
-            f"output_file: {path} is there already; name another, or set overwrite_output_dir: true"
-        )
+    if path is None:
+        return
+    own = folder is not None and path.resolve().parent == folder.resolve()
+    if own and not re.fullmatch(RECORDS_PATTERN, path.name):
+        raise OutputFolderError(f"output_file: {path}: in the output folder it can only be called reports.json or so")
+    is_ours = own or (folder is not None and _claimed(folder) == str(path.resolve()))
+    for one in inputs if path.exists() and not is_ours else ():
+        if one is not None and Path(one).exists() and path.resolve().is_relative_to(Path(one).resolve()):
+            raise OutputFolderError(f"output_file: {path} lies in {one}, which this run reads; name another")
+    if path.exists() and not (is_ours or keys.overwrite_output_dir):
+        raise OutputFolderError(f"output_file: {path} exists; name another, or set overwrite_output_dir: true")
+    _require_writable(path)
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputFolderError(f"output_file: {path}: no such folder can be made ({error.strerror})") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
+        raise OutputFolderError(f"output_file: {path} cannot be written; name another")
+
+
+def _claimed(folder: Path) -> str | None:
+    """The file that a run into `folder` began to write its records to."""
+    path = folder / CLAIM_FILE
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def publish(keys: RecordKeys, folder: Path, report_format: ReportFormat, answers: Sequence[Prediction]) -> None:
     """Write the answers and the files that go with them. Raises `SomeRowsFailed` at the end if a row has failed."""
     rule, path = rule_of(keys), records_path(keys, folder)
+    if keys.output_file is not None:  # a run that is killed from here on may write it again
+        with write_whole(folder / CLAIM_FILE) as stream:
+            stream.write(str(path.resolve()))
     agreement = write_records(answers, report_format, path, compare_gt=keys.compare_gt, rule=rule)
     num_review = write_review_list(answers, report_format, rule, folder / REVIEW_FILE)
     write_failed_rows(answers, folder)

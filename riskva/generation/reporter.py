@@ -77,6 +77,8 @@ class Reporter:
 
     def reports(self, photos: Iterable[AnyPhoto], batch_size: int = 8) -> Iterator[PhotoReport]:
         """A report for each photo, in order, `batch_size` worked out together; one that fails has its `error`."""
+        if isinstance(photos, str | bytes | Path | Image.Image):
+            raise TypeError("reports takes several photos, such as a list; report takes one")
         waiting = iter(photos)
         while batch := list(islice(waiting, batch_size)):
             yield from self._answered(batch)

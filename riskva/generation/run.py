@@ -31,7 +31,7 @@ from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import OutputFolder
 from riskva.parts import Part, choose_part
-from riskva.recipe import CalibrateRecipe, PredictRecipe, recipe_to_yaml
+from riskva.recipe import PredictRecipe, recipe_to_yaml
 
 GOES_ON = "the same command goes on with the answers that are written"
 
@@ -120,6 +120,7 @@ def _answer(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[s
     recipe, context = asked.recipe, together(lambda: asked.context)
     rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
+    note(f"{len(rows)} rows of {asked.source}")
     engine = together(lambda: build_engine(recipe, *asked.place, asked.processor, context.report_format))
     decide_once(lambda: _take(asked, output, goes_on, shares))
     for name, share in shares.items():
@@ -216,12 +217,10 @@ def plan_predictions(recipe: AnsweringRecipe, output: OutputFolder) -> list[str]
     wanted = asked.wanted("size" if recipe.verify == "full" else recipe.verify)
     own = _shares(recipe, wanted, output)
     num_todo = sum(len(share.ids) - (len(share.done()) if goes_on else 0) for share in own.values())
-    names = [*recipe.eval_dataset, *(recipe.test_dataset if isinstance(recipe, CalibrateRecipe) else ())]
-    source = recipe.images if isinstance(recipe, PredictRecipe) and recipe.images else ", ".join(names)
     context = asked.context
     return [
         *(["go on with the unfinished run in " + str(output.path)] if goes_on else []),
-        f"answer {num_todo} rows of {source}, {recipe.per_device_eval_batch_size} at a time"
+        f"answer {num_todo} rows of {asked.source}, {recipe.per_device_eval_batch_size} at a time"
         + (", grey photos among them" if BLANKED_FILE in own else ""),
         f"photos between {context.image_min_pixels} and {context.image_max_pixels} pixels, "
         f"at most {recipe.max_new_tokens} new tokens",

@@ -65,7 +65,8 @@ class Share:
         try:
             row = prediction_of(json.loads(line))
         except DataError as error:
-            raise DataError(f"{self.journal.folder}: a line was changed: {error}; delete it, and run again") from error
+            where = f"{self.journal.folder}: the line of row {json.loads(line)['id']!r}"
+            raise DataError(f"{where} was changed: {error}; delete that line, and run again") from error
         return with_confidence(row, temperature)
 
 

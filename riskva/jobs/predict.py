@@ -13,8 +13,9 @@ from riskva.errors import StoppedBySignal
 from riskva.generation.asked import Asked
 from riskva.generation.openai_batch import REQUEST_FILES
 from riskva.generation.publishing import (
+    CLAIM_FILE,
     KEYS_FILE,
-    RECORDS_NAME,
+    RECORDS_PATTERN,
     check_records_path,
     publish,
     records_path,
@@ -37,7 +38,7 @@ from riskva.output_folder import OutputFolder
 from riskva.recipe import PredictRecipe
 from riskva.signals import sigterm_raises
 
-OWNED = (*map(re.escape, (REVIEW_FILE, KEYS_FILE)), rf"{RECORDS_NAME}\.(json|jsonl|csv)", REQUEST_FILES)
+OWNED = (*map(re.escape, (REVIEW_FILE, KEYS_FILE, CLAIM_FILE)), RECORDS_PATTERN, REQUEST_FILES)
 
 
 def run(recipe: PredictRecipe) -> None:
@@ -50,8 +51,8 @@ def run(recipe: PredictRecipe) -> None:
 
 
 def _one(recipe: PredictRecipe) -> None:
-    check_records_path(recipe, goes_on=False)
     asked = Asked(recipe)
+    check_records_path(recipe, None, [*asked.inputs, recipe.image])
     assert recipe.image is not None
     row = one_photo(recipe.image, asking_of(asked.context))[0]
     report_format, rule = asked.context.report_format, rule_of(recipe)
@@ -64,7 +65,7 @@ def _one(recipe: PredictRecipe) -> None:
 
 def _many(recipe: PredictRecipe) -> None:
     output = together(lambda: _output(recipe))
-    decide_once(lambda: check_records_path(recipe, goes_on=output.holds_this_run_unfinished()))
+    decide_once(lambda: check_records_path(recipe, output.path, [*Asked(recipe).inputs, *recipe.batch_results]))
     predicted = predict_recipe(recipe, output)
     if predicted is None:  # another process has all the answers, or an endpoint is to give them
         return

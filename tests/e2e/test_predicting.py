@@ -287,17 +287,19 @@ def test_reports_for_a_person_are_listed(tiny_model: Path, adapter: Path, data: 
         assert riskva_run("predict.yaml", *command) == 0
         return [json.loads(line) for line in (out / "review.jsonl").read_text(encoding="utf-8").splitlines()]
 
-    assert listed("none") == []
+    unlikely = {one["id"] for one in listed("none")}  # a model of random weights may say what it thinks less likely
     rows = answers_in(tmp_path / "none")
+    assert unlikely == {row.id for row in rows if row.level_probability != max(row.level_probabilities or (0,))}
     probabilities = sorted(row.level_probability for row in rows if row.level_probability is not None)
     assert len(probabilities) == NUM_ROWS
     below = (probabilities[9] + probabilities[10]) / 2
     unsure = {row.id for row in rows if row.level_probability is not None and row.level_probability < below}
-    assert {one["id"] for one in listed("unsure", f"review_below={below}")} == unsure
+    assert {one["id"] for one in listed("unsure", f"review_below={below}")} == unsure | unlikely
     level = next(row.level for row in rows if row.level)
     always = listed("always", f"always_review={level}")
-    assert {one["id"] for one in always} == {row.id for row in rows if row.level == level}
-    assert all(one["reasons"][0]["code"] == "always" for one in always)
+    assert {one["id"] for one in always} == {row.id for row in rows if row.level == level} | unlikely
+    codes = {one["id"]: [reason["code"] for reason in one["reasons"]] for one in always}
+    assert all("always" in codes[row.id] for row in rows if row.level == level)
 
 
 # Models in every form, and faults of models

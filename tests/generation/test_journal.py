@@ -96,7 +96,10 @@ def test_files_of_several_processes_are_one_journal(tmp_path: Path) -> None:
 def test_a_row_answered_twice_is_refused(rank: int, tmp_path: Path) -> None:
     write(tmp_path, 0, "ab")
     write(tmp_path, rank, "b")
-    with pytest.raises(DataError, match=rf"process-0000{rank}.jsonl:\d: the row 'b' is answered twice; delete"):
+    assert set(Journal(tmp_path).lines()) == {"a", "b"}  # the same line again does no harm
+    with Journal(tmp_path).appending(rank) as append:
+        append([{"id": "b", "predict": "another"}])
+    with pytest.raises(DataError, match=rf"process-0000{rank}.jsonl:\d: the row 'b' is answered a second time; delete"):
         Journal(tmp_path).lines()
 
 
