@@ -120,7 +120,7 @@ def _answer(asked: Asked, output: OutputFolder, goes_on: bool, shares: Mapping[s
     recipe, context = asked.recipe, together(lambda: asked.context)
     rows = next(iter(shares.values())).rows
     _warn_of_other_prompts(rows, context)
-    note(f"{len(rows)} rows of {asked.source}")
+    note(f"{sum(len(share.ids) for share in shares.values())} rows of {asked.source}")
     engine = together(lambda: build_engine(recipe, *asked.place, asked.processor, context.report_format))
     decide_once(lambda: _take(asked, output, goes_on, shares))
     for name, share in shares.items():
