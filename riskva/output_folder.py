@@ -75,7 +75,8 @@ class OutputFolder:
             self._lock.acquire(blocking=False)
         except Timeout as error:
             raise OutputFolderError(f"another run is writing into {self.path}; let it end, or end it") from error
-        if not (goes_on or self.overwrite) and self._recipe_there() is not None:
+        is_anothers = self._recipe_there() is not None and not self.holds_this_run_unfinished()
+        if is_anothers and not (goes_on or self.overwrite):
             raise OutputFolderError(f"another run has taken {self.path} meanwhile; {self._refusal()}")
         if goes_on:
             (self.path / self.finished_file).unlink(missing_ok=True)

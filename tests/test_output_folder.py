@@ -96,3 +96,13 @@ def test_two_runs_never_write_into_one_folder(folder: MakeFolder) -> None:
         second.take(goes_on=True)
     del first
     second.take(goes_on=True)
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_not_taken(tmp_path: Path) -> None:
+    """Between the check and the taking lie minutes in which a model is loaded."""
+    mine, other = (OutputFolder(tmp_path / "out", text, "done", (), overwrite=False) for text in ("mine\n", "other\n"))
+    assert not mine.check()
+    other.take(goes_on=False)
+    del other  # it has let go of the folder: it ended, or was killed
+    with pytest.raises(OutputFolderError, match=r"another run has taken .* meanwhile"):
+        mine.take(goes_on=False)

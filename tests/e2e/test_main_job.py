@@ -94,7 +94,8 @@ def test_eval_writes_predictions_and_scores(
     assert riskva_run("eval.yaml", f"predictions={predictions}", keys[2], f"output_dir={again}") == 0
     assert json.loads((again / "metrics.json").read_text(encoding="utf-8")) == metrics
 
-    assert riskva_run("predict.yaml", *keys, f"output_dir={tmp_path / 'p'}", "max_new_tokens=40", "bf16=false") == 0
+    freely = ("constrain=off", "max_new_tokens=40", "bf16=false")  # as eval asks
+    assert riskva_run("predict.yaml", *keys, f"output_dir={tmp_path / 'p'}", *freely) == 0
     assert (tmp_path / "p/generated_predictions.jsonl").read_bytes() == predictions.read_bytes()
 
 

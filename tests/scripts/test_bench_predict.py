@@ -94,7 +94,9 @@ def side(name: str, **values: object) -> Side:
 def test_what_is_broken_is_named() -> None:
     good = [side(ONE_BY_ONE, ratio=1.0), side(PLAIN, ratio=2.0), side(RISKVA), side(CONSTRAINED)]
     assert broken_bounds(good, Cost(4, 1.0, 1.049)) == []
-    assert broken_bounds(good, Cost(0, None, None)) == []
+    (unmeasured,) = broken_bounds(good, Cost(0, None, None))
+    assert "the constraint's cost was not measured" in unmeasured
+    assert broken_bounds(good, Cost(0, None, None), judges_speed=False) == []
     bad = [side(RISKVA, ratio=2.9), side(PLAIN, differ=[1e-5, 0.2])]
     told = [
         "RisKVA, constrain: off: 2.90 times the loop's reports a second, at least 3",
