@@ -10,15 +10,15 @@ from evaluation.predictions import FILE_NAME, Prediction, read_predictions
 from riskva.errors import DataError, MissingDataError, OutputFolderError
 from riskva.generation.publishing import KEYS_FILE, RECORDS_NAME, check_records_path, publish, remembered_keys
 from riskva.generation.review_list import FILE_NAME as REVIEW_FILE
-from riskva.generation.run import FAILED_FILE, ROWS_FILE
+from riskva.generation.run import FAILED_FILE, ROWS_FILE, WEIGHTS_MARK
 from riskva.modeling.context import FILE_NAME as CONTEXT_FILE
 from riskva.modeling.context import ModelContext
 from riskva.output_folder import MARK, RECIPE_FILE
 from riskva.parts import Part
 from riskva.recipe import MergeRecipe
 
-_OWN_LINES = re.compile(r"^(shard|output_dir): .*$", re.MULTILINE)
-"""What a part's recipe says of this part alone; machines may see the folder under different names."""
+_OWN_LINES = re.compile(rf"^((shard|output_dir): |{re.escape(WEIGHTS_MARK)}).*$", re.MULTILINE)
+"""What is of this part alone: machines may see the folder under different names, and have a copy of the model each."""
 
 
 @dataclass(frozen=True)

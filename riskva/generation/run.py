@@ -43,6 +43,7 @@ MAY_DIFFER = (
 """Keys that may differ when a run is gone on with."""
 
 FAILED_FILE = "failed_rows.jsonl"
+WEIGHTS_MARK = "# sizes and times of the model's weights: "
 ROWS_FILE = "rows.json"
 """How many rows there are in all parts, and a digest of their ids: parts of other rows do not fit together."""
 JOURNALS = {FILE_NAME: "answers", BLANKED_FILE: "blanked_answers", TEST_FILE: "test_answers"}
@@ -58,15 +59,15 @@ def output_folder_of(recipe: AnsweringRecipe, finished_file: str, also_owned: Se
     scores.
     """
     assert recipe.output_dir is not None
-    fields = type(recipe).model_fields
-    same = {name: fields[name].default for name in MAY_DIFFER if name in fields}
+    known = type(recipe).model_fields
+    same = {name: known[name].default for name in MAY_DIFFER if name in known}
     comparable = recipe_to_yaml(recipe.model_copy(update={"overwrite_output_dir": False, "verify": "size", **same}))
     for name in filter(None, (recipe.adapter_name_or_path, recipe.model_name_or_path)):
         adapter = Path(name) / SAFETENSORS_WEIGHTS_NAME
         if adapter.is_file():
             comparable += f"# SHA-256 of the adapter's weights: {sha256_of(adapter)}\n"
     if weights := sorted(Path(recipe.model_name_or_path).expanduser().glob("model*.safetensors")):
-        comparable += f"# sizes and times of the model's weights: {digest_of(map(stamped, weights))}\n"
+        comparable += f"{WEIGHTS_MARK}{digest_of(map(stamped, weights))}\n"
     part = part_of(recipe)
     path = recipe.output_dir / part.name if part.count > 1 else recipe.output_dir
     return OutputFolder(path, comparable, finished_file, (*OWNED, *also_owned), recipe.overwrite_output_dir)

@@ -11,6 +11,7 @@ from shards import write_shards
 from evaluation.predictions import FILE_NAME, read_predictions, write_predictions
 from riskva.errors import DataError, MissingDataError
 from riskva.generation.joining import answered_parts, holds_answered_parts
+from riskva.generation.run import WEIGHTS_MARK
 
 NUM_ROWS = 7
 SHORT = ("max_field_chars=4", "max_new_tokens=120", "bf16=false", "preprocessing_num_workers=1")
@@ -132,6 +133,15 @@ def test_how_a_part_was_told_its_number_makes_no_difference(
     more = ("per_device_eval_batch_size=1", "compare_gt=true")  # which change no answer
     assert predicted(tiny_model, data, folder, "shard=auto/3", *more) == 0
     assert riskva_run("merge.yaml", f"output_dir={folder}") == 0
+
+
+def test_each_machine_may_have_a_copy_of_the_model(folder: Path) -> None:
+    path = folder / "part-00001-of-00003" / "recipe.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert WEIGHTS_MARK in text
+    kept = [line for line in text.splitlines() if not line.startswith(WEIGHTS_MARK)]
+    path.write_text("\n".join([*kept, WEIGHTS_MARK + "others"]) + "\n", encoding="utf-8")
+    assert len(answered_parts(folder)) == 3
 
 
 def test_a_part_may_be_empty(tiny_model: Path, data: Path, tmp_path: Path) -> None:
