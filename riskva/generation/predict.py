@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from multiprocessing import AuthenticationError
+from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -42,7 +45,13 @@ def predict(
 
     `done` are the ids of rows with a line; some of a batch are when a run was killed as it wrote.
     """
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=list[Prompt[T]])
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=list[Prompt[T]],
+        worker_init_fn=_quiet_when_nobody_waits,
+    )
     what = "answers" if num_processes() == 1 else f"answers (on each of {num_processes()} processes)"
     with journal.appending(rank()) as append:
 
@@ -54,6 +63,20 @@ def predict(
 
         for _ in progress(written(), num_rows, what):
             pass
+
+
+def _quiet_when_nobody_waits(_: int) -> None:
+    """In a reader of photos: the thread that hands photos over says nothing where the run has ended meanwhile.
+
+    Faults of the reading itself go to the run by another way.
+    """
+    usual = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, ConnectionError | EOFError | AuthenticationError):
+            usual(kind, error, trace)
+
+    sys.excepthook = tell
 
 
 def answer_row(row: Conversation, engine: Engine, report_format: ReportFormat) -> Line:
