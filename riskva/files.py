@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and folders that one process works in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from riskva.errors import OutputFolderError
 
 
 @contextmanager
@@ -26,6 +30,20 @@ def write_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
+
+
+@contextmanager
+def held_alone(lock: Path, otherwise: str) -> Iterator[None]:
+    """No other process is in such a block with this lock file; `OutputFolderError` with that message while one is."""
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputFolderError(otherwise) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def remove_folder(path: Path) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from riskva.console import warn
-from riskva.errors import DataError, OutputFolderError
+from riskva.errors import DataError
+from riskva.files import held_alone
 
 LOCK_SUFFIX = ".lock"
 
@@ -93,17 +92,8 @@ def _id_of(line: bytes) -> str | None:
         return None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise OutputFolderError(f"a process of an earlier run still writes into {path.parent}; end it first") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(path: Path) -> AbstractContextManager[None]:
+    return held_alone(path, f"a process of an earlier run still writes into {path.parent}; end it first")
 
 
 def _cut_off_torn_line(stream: IO[bytes]) -> None:

@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from riskva.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from riskva.data.registry import FEATURES_FOLDER, LENGTHS_FOLDER, REGISTRY_NAME
 from riskva.errors import OutputFolderError
-from riskva.files import remove_folder, write_json, write_whole
+from riskva.files import held_alone, remove_folder, write_json, write_whole
 from riskva.parts import Part
 
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -74,16 +72,14 @@ class Staging:
         at it.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work / f"{what}.lock")
+        lock = self.work / f"{what}.lock"
         try:
-            lock.acquire(blocking=False)
-        except Timeout as error:
-            raise OutputFolderError(f"another run is writing into {self.output_dir}; let it end, or end it") from error
-        try:
-            yield
+            with held_alone(lock, f"another run is writing into {self.output_dir}; let it end, or end it"):
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
             for folder in (self.work, self.output_dir):
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()

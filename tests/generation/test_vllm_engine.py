@@ -244,12 +244,8 @@ def usable(vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("usable")
-def test_vllm_can_be_used_where_all_is_there() -> None:
-    require_vllm()
-
-
-@pytest.mark.usefixtures("usable")
 def test_what_stands_in_vllms_way_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_vllm()  # nothing does yet
     with pytest.raises(RecipeError, match="merged weights, not an adapter; merge it first with stage: export"):
         require_vllm("outputs/sft")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
